@@ -1,0 +1,32 @@
+"""How an artifact is executed: one engine a runtime, behind one protocol."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+class Engine(Protocol):
+    """An artifact opened in its runtime; a context manager."""
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs (N, classes) for model inputs (N, height, width, channels), in the artifact's own batches."""
+        ...
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
