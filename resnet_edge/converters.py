@@ -7,15 +7,16 @@ name on the command line and whose object is a class that satisfies :class:`Conv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from resnet_edge.errors import ConversionFailedError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from resnet_edge.engines import Engine
     from resnet_edge.graph import Graph
 

@@ -305,51 +305,39 @@ class Concat(Operator):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MaxPool2D(Operator):
+class _Pool2D(Operator):
+    size: tuple[int, int]
+    strides: tuple[int, int]
+    padding: Padding = Padding()
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        height, width, channels = _map(inputs)
+        return *window_count((height, width), self.size, self.strides, (1, 1), self.padding), channels
+
+
+class MaxPool2D(_Pool2D):
     """Largest value in a window; padded cells never win."""
 
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    padding: Padding = Padding()
 
-    def infer(self, inputs: Sequence[Shape]) -> Shape:
-        height, width, channels = _map(inputs)
-        return *window_count((height, width), self.size, self.strides, (1, 1), self.padding), channels
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AveragePool2D(Operator):
+class AveragePool2D(_Pool2D):
     """Mean over a window; padded cells are not counted."""
 
-    size: tuple[int, int]
-    strides: tuple[int, int]
-    padding: Padding = Padding()
-
-    def infer(self, inputs: Sequence[Shape]) -> Shape:
-        height, width, channels = _map(inputs)
-        return *window_count((height, width), self.size, self.strides, (1, 1), self.padding), channels
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GlobalAveragePool(Operator):
+class _GlobalPool(Operator):
+    keepdims: bool = False
+
+    def infer(self, inputs: Sequence[Shape]) -> Shape:
+        channels = _map(inputs)[2]
+        return (1, 1, channels) if self.keepdims else (channels,)
+
+
+class GlobalAveragePool(_GlobalPool):
     """Mean over the whole map: (channels,), or (1, 1, channels) with ``keepdims``."""
 
-    keepdims: bool = False
 
-    def infer(self, inputs: Sequence[Shape]) -> Shape:
-        channels = _map(inputs)[2]
-        return (1, 1, channels) if self.keepdims else (channels,)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class GlobalMaxPool(Operator):
+class GlobalMaxPool(_GlobalPool):
     """Largest value of the whole map: (channels,), or (1, 1, channels) with ``keepdims``."""
-
-    keepdims: bool = False
-
-    def infer(self, inputs: Sequence[Shape]) -> Shape:
-        channels = _map(inputs)[2]
-        return (1, 1, channels) if self.keepdims else (channels,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
