@@ -73,7 +73,7 @@ class FileReport:
         operators: Most frequent first, then by name.
         parameters: Number of constants that are weights; shapes, axes, paddings and scales are not.
         macs: Multiply-accumulates for one image; None when a shape that decides them is unknown.
-        int8_mac_share: Share (0 to 1) of ``macs`` with 8-bit weights and 8-bit activations; None without MACs.
+        int8_mac_share: Share (0 to 1) of ``macs`` with 8-bit weights and activations; None without MACs.
         metadata: The texts kept in the file.
         notes: What is worth knowing besides, one sentence each.
     """
