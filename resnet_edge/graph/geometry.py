@@ -1,10 +1,12 @@
-"""Shapes, paddings and sliding windows."""
+"""Shapes, paddings and sliding windows, and what operators ask of shapes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,3 +80,54 @@ def window_count(
         )
     height, width = ((p - w) // s + 1 for p, w, s in zip(padded, windows, strides, strict=True))
     return height, width
+
+
+def only(inputs: Sequence[Shape]) -> Shape:
+    """The one input's shape.
+
+    Raises:
+        ShapeError: There is none, or more than one.
+    """
+    if len(inputs) != 1:
+        raise ShapeError(f"takes one input, got {len(inputs)}")
+    return inputs[0]
+
+
+def feature_map(inputs: Sequence[Shape]) -> tuple[int, int, int]:
+    """The one input's height, width and channels.
+
+    Raises:
+        ShapeError: There is not one input, or it is no feature map.
+    """
+    shape = only(inputs)
+    if len(shape) != 3:
+        raise ShapeError(f"takes a feature map (height, width, channels), got {shape}")
+    return shape[0], shape[1], shape[2]
+
+
+def per_channel(inputs: Sequence[Shape], channels: int) -> Shape:
+    """The one input's shape, for an operator with a constant a channel.
+
+    Raises:
+        ShapeError: There is not one input, or its last dimension is not ``channels``.
+    """
+    shape = only(inputs)
+    if shape[-1] != channels:
+        raise ShapeError(f"has {channels} channels, its input has {shape[-1]}")
+    return shape
+
+
+def broadcast(inputs: Sequence[Shape]) -> Shape:
+    """The shape that two inputs of equal rank broadcast to.
+
+    Raises:
+        ShapeError: There are not two inputs, or they do not broadcast.
+    """
+    if len(inputs) != 2:
+        raise ShapeError(f"takes two inputs, got {len(inputs)}")
+    if len(inputs[0]) != len(inputs[1]):
+        raise ShapeError(f"takes inputs of equal rank, got {inputs[0]} and {inputs[1]}")
+    try:
+        return tuple(int(extent) for extent in np.broadcast_shapes(*inputs))
+    except ValueError as error:
+        raise ShapeError(f"cannot broadcast {inputs[0]} and {inputs[1]}") from error

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from resnet_edge.graph.geometry import Padding, Shape, ShapeError, window_count
+from resnet_edge.graph.geometry import (
+    Padding,
+    Shape,
+    ShapeError,
+    broadcast,
+    feature_map,
+    only,
+    per_channel,
+    window_count,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,19 +82,6 @@ class Operator(abc.ABC):
         return 0
 
 
-def _one(inputs: Sequence[Shape]) -> Shape:
-    if len(inputs) != 1:
-        raise ShapeError(f"takes one input, got {len(inputs)}")
-    return inputs[0]
-
-
-def _map(inputs: Sequence[Shape]) -> tuple[int, int, int]:
-    shape = _one(inputs)
-    if len(shape) != 3:
-        raise ShapeError(f"takes a feature map (height, width, channels), got {shape}")
-    return shape[0], shape[1], shape[2]
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Input(Operator):
     """The image: the graph's one input, ``(height, width, channels)``."""
@@ -116,7 +112,7 @@ class Conv2D(Operator):
         return self.weight.shape[0], self.weight.shape[1]
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        height, width, channels = _map(inputs)
+        height, width, channels = feature_map(inputs)
         if channels != self.weight.shape[2] * self.groups or self.weight.shape[3] % self.groups:
             raise ShapeError(
                 f"weight {self.weight.shape} in {self.groups} group(s) does not fit {channels} input channels"
@@ -150,7 +146,7 @@ class DepthwiseConv2D(Operator):
         return self.weight.shape[0], self.weight.shape[1]
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        height, width, channels = _map(inputs)
+        height, width, channels = feature_map(inputs)
         if channels != self.weight.shape[2]:
             raise ShapeError(f"weight {self.weight.shape} does not fit {channels} input channels")
         out = channels * self.weight.shape[3]
@@ -169,7 +165,7 @@ class Dense(Operator):
     activation: Activation = Activation.NONE
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        shape = _one(inputs)
+        shape = only(inputs)
         if len(shape) != 1 or shape[0] != self.weight.shape[0]:
             raise ShapeError(f"takes a vector of {self.weight.shape[0]} features, got {shape}")
         return (self.weight.shape[1],)
@@ -192,7 +188,7 @@ class BatchNorm(Operator):
     epsilon: float
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _per_channel(inputs, self.gamma.size)
+        return per_channel(inputs, self.gamma.size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -207,14 +203,7 @@ class Affine(Operator):
     offset: Weight
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _per_channel(inputs, self.scale.size)
-
-
-def _per_channel(inputs: Sequence[Shape], channels: int) -> Shape:
-    shape = _one(inputs)
-    if shape[-1] != channels:
-        raise ShapeError(f"has {channels} channels, its input has {shape[-1]}")
-    return shape
+        return per_channel(inputs, self.scale.size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -230,7 +219,7 @@ class Elementwise(Operator):
         return 1 if self.function in tier1 else 2
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _one(inputs)
+        return only(inputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -241,7 +230,7 @@ class LeakyRelu(Operator):
     alpha: float
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _one(inputs)
+        return only(inputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -252,18 +241,7 @@ class PRelu(Operator):
     alpha: Weight
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _per_channel(inputs, self.alpha.size)
-
-
-def _broadcast(inputs: Sequence[Shape]) -> Shape:
-    if len(inputs) != 2:
-        raise ShapeError(f"takes two inputs, got {len(inputs)}")
-    if len(inputs[0]) != len(inputs[1]):
-        raise ShapeError(f"takes inputs of equal rank, got {inputs[0]} and {inputs[1]}")
-    try:
-        return tuple(int(extent) for extent in np.broadcast_shapes(*inputs))
-    except ValueError as error:
-        raise ShapeError(f"cannot broadcast {inputs[0]} and {inputs[1]}") from error
+        return per_channel(inputs, self.alpha.size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -273,7 +251,7 @@ class Add(Operator):
     activation: Activation = Activation.NONE
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _broadcast(inputs)
+        return broadcast(inputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -281,7 +259,7 @@ class Multiply(Operator):
     """Product of two tensors (broadcast): the gate of a squeeze-and-excitation block."""
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _broadcast(inputs)
+        return broadcast(inputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -291,7 +269,7 @@ class Subtract(Operator):
     tier = 2
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        return _broadcast(inputs)
+        return broadcast(inputs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -311,7 +289,7 @@ class _Pool2D(Operator):
     padding: Padding = Padding()
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        height, width, channels = _map(inputs)
+        height, width, channels = feature_map(inputs)
         return *window_count((height, width), self.size, self.strides, (1, 1), self.padding), channels
 
 
@@ -328,7 +306,7 @@ class _GlobalPool(Operator):
     keepdims: bool = False
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        channels = _map(inputs)[2]
+        channels = feature_map(inputs)[2]
         return (1, 1, channels) if self.keepdims else (channels,)
 
 
@@ -347,7 +325,7 @@ class Reshape(Operator):
     shape: Shape
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        if math.prod(_one(inputs)) != math.prod(self.shape):
+        if math.prod(only(inputs)) != math.prod(self.shape):
             raise ShapeError(f"cannot reshape {inputs[0]} to {self.shape}")
         return self.shape
 
@@ -360,7 +338,7 @@ class Pad(Operator):
     channels: tuple[int, int] = (0, 0)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        height, width, channels = _map(inputs)
+        height, width, channels = feature_map(inputs)
         return (
             height + self.padding.top + self.padding.bottom,
             width + self.padding.left + self.padding.right,
@@ -377,7 +355,7 @@ class Slice(Operator):
     strides: tuple[int, int, int] = (1, 1, 1)
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        shape = _map(inputs)
+        shape = feature_map(inputs)
         for extent, begin, end in zip(shape, self.begin, self.end, strict=True):
             if not 0 <= begin < end <= extent:
                 raise ShapeError(f"cannot slice {self.begin}:{self.end} out of {shape}")
@@ -396,7 +374,7 @@ class Upsample2D(Operator):
     bilinear: bool = False
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        height, width, channels = _map(inputs)
+        height, width, channels = feature_map(inputs)
         return height * self.size[0], width * self.size[1], channels
 
 
@@ -408,7 +386,7 @@ class Permute(Operator):
     order: tuple[int, ...]
 
     def infer(self, inputs: Sequence[Shape]) -> Shape:
-        shape = _one(inputs)
+        shape = only(inputs)
         if sorted(self.order) != list(range(len(shape))):
             raise ShapeError(f"order {self.order} does not fit {shape}")
         return tuple(shape[axis] for axis in self.order)
