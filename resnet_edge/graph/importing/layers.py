@@ -1,0 +1,335 @@
+"""Translation of Keras layers: one function a layer, or a few layers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from resnet_edge.graph.geometry import Padding
+from resnet_edge.graph.importing.translation import (
+    concat,
+    dense,
+    flatten,
+    leaky_relu,
+    pair,
+    per_channel,
+    reduce_map,
+    relu,
+    reshape,
+    softmax,
+    window_padding,
+)
+from resnet_edge.graph.importing.walk import Call, Tensor, Translator, constant
+from resnet_edge.graph.operators import (
+    Add,
+    Affine,
+    AveragePool2D,
+    BatchNorm,
+    Conv2D,
+    DepthwiseConv2D,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    MaxPool2D,
+    Multiply,
+    Operator,
+    Pad,
+    Permute,
+    PRelu,
+    Slice,
+    Subtract,
+    Upsample2D,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from resnet_edge.graph.geometry import Shape
+
+
+def _activated(call: Call, tensor: Tensor) -> Tensor:
+    """The layer's own ``activation=`` behind its result."""
+    activation = call.operation.activation
+    if activation is None or activation is keras.activations.linear:
+        return tensor
+    return call.apply(activation, tensor)
+
+
+def _conv(call: Call) -> Tensor:
+    layer, tensor = call.operation, call.tensor
+    kernel = constant(layer.kernel)
+    strides, dilation = pair(layer.strides), pair(layer.dilation_rate)
+    op = Conv2D(
+        weight=kernel.astype(np.float32),
+        bias=_bias(layer, kernel.shape[3]),
+        strides=strides,
+        padding=window_padding(call, layer.padding, tensor.shape, kernel.shape[:2], strides, dilation),
+        dilation=dilation,
+        groups=layer.groups,
+    )
+    return _activated(call, call.emit(op, tensor))
+
+
+def _depthwise(call: Call) -> Tensor:
+    layer, tensor = call.operation, call.tensor
+    return _activated(call, call.emit(_depthwise_op(call, layer.kernel, use_bias=layer.use_bias), tensor))
+
+
+def _depthwise_op(call: Call, kernel_variable: Any, *, use_bias: bool) -> DepthwiseConv2D:
+    layer, kernel = call.operation, constant(kernel_variable)
+    strides, dilation = pair(layer.strides), pair(layer.dilation_rate)
+    channels = kernel.shape[2] * kernel.shape[3]
+    return DepthwiseConv2D(
+        weight=kernel.astype(np.float32),
+        bias=_bias(layer, channels) if use_bias else np.zeros(channels, np.float32),
+        strides=strides,
+        padding=window_padding(call, layer.padding, call.tensor.shape, kernel.shape[:2], strides, dilation),
+        dilation=dilation,
+    )
+
+
+def _separable(call: Call) -> Tensor:
+    layer = call.operation
+    depthwise = call.emit(
+        _depthwise_op(call, layer.depthwise_kernel, use_bias=False), call.tensor, suffix="depthwise"
+    )
+    kernel = constant(layer.pointwise_kernel)
+    pointwise = Conv2D(weight=kernel.astype(np.float32), bias=_bias(layer, kernel.shape[3]))
+    return _activated(call, call.emit(pointwise, depthwise, suffix="pointwise"))
+
+
+def _bias(layer: Any, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    bias = layer.bias if layer.use_bias else None
+    return np.zeros(channels, np.float32) if bias is None else constant(bias).astype(np.float32)
+
+
+def _dense(call: Call) -> Tensor:
+    layer = call.operation
+    kernel = constant(layer.kernel)
+    return _activated(call, dense(call, call.tensor, kernel, _bias(layer, kernel.shape[1])))
+
+
+def _batchnorm(call: Call) -> Tensor:
+    layer, tensor = call.operation, call.args[0]
+    rank = len(tensor.shape) + 1
+    if layer.axis not in (-1, rank - 1):
+        raise call.rejected(f"axis {layer.axis}", allowed="the last axis (channels_last)")
+    mean = constant(layer.moving_mean)
+    op = BatchNorm(
+        gamma=(constant(layer.gamma) if layer.scale else np.ones_like(mean)).astype(np.float32),
+        beta=(constant(layer.beta) if layer.center else np.zeros_like(mean)).astype(np.float32),
+        mean=mean.astype(np.float32),
+        variance=constant(layer.moving_variance).astype(np.float32),
+        epsilon=float(layer.epsilon),
+    )
+    return call.emit(op, tensor)
+
+
+def _rescaling(call: Call) -> Tensor:
+    layer, tensor = call.operation, call.tensor
+    scale, offset = per_channel(call, layer.scale, tensor), per_channel(call, layer.offset, tensor)
+    return call.emit(Affine(scale=scale, offset=offset), tensor)
+
+
+def _normalization(call: Call) -> Tensor:
+    layer, tensor = call.operation, call.tensor
+    mean = constant(layer.mean)
+    # Keras clips the deviation from below by its epsilon.
+    deviation = np.maximum(np.sqrt(constant(layer.variance)), keras.config.epsilon())
+    scale, offset = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
+    return call.emit(
+        Affine(scale=per_channel(call, scale, tensor), offset=per_channel(call, offset, tensor)), tensor
+    )
+
+
+def _activation(call: Call) -> Tensor:
+    activation = call.operation.activation
+    if activation is keras.activations.linear:
+        return call.tensor
+    return call.builder.trace(activation, (call.tensor,), {}, path=call.path, name=lambda _: "")[0]
+
+
+def _relu(call: Call) -> Tensor:
+    layer = call.operation
+    return relu(call, slope=layer.negative_slope, maximum=layer.max_value, threshold=layer.threshold)
+
+
+def _leaky(call: Call) -> Tensor:
+    return leaky_relu(call, float(call.operation.negative_slope))
+
+
+def _prelu(call: Call) -> Tensor:
+    alpha = constant(call.operation.alpha)
+    return call.emit(PRelu(alpha=per_channel(call, alpha, call.tensor)), call.tensor)
+
+
+def _softmax(call: Call) -> Tensor:
+    return softmax(call, call.operation.axis, call.args[0])
+
+
+def _merge(make: Callable[[], Operator]) -> Translator:
+    """A layer that merges two or more tensors pairwise, from left to right."""
+
+    def translate(call: Call) -> Tensor:
+        first, *others = call.tensors
+        for tensor in others:
+            first = call.emit(make(), first, tensor)
+        return first
+
+    return translate
+
+
+def _concatenate(call: Call) -> Tensor:
+    return concat(call, call.operation.axis)
+
+
+def _pool(kind: type[MaxPool2D | AveragePool2D]) -> Translator:
+    def translate(call: Call) -> Tensor:
+        layer, tensor = call.operation, call.tensor
+        size, strides = pair(layer.pool_size), pair(layer.strides)
+        padding = window_padding(call, layer.padding, tensor.shape, size, strides)
+        return call.emit(kind(size=size, strides=strides, padding=padding), tensor)
+
+    return translate
+
+
+def _global_pool(kind: type[GlobalAveragePool | GlobalMaxPool]) -> Translator:
+    def translate(call: Call) -> Tensor:
+        return reduce_map(call, kind, axes=(1, 2), keepdims=call.operation.keepdims)
+
+    return translate
+
+
+def _reshape(call: Call) -> Tensor:
+    return reshape(call, call.tensor, call.operation.target_shape)
+
+
+def _zero_padding(call: Call) -> Tensor:
+    (top, bottom), (left, right) = call.operation.padding
+    return call.emit(Pad(padding=Padding(top=top, bottom=bottom, left=left, right=right)), call.tensor)
+
+
+def _cropping(call: Call) -> Tensor:
+    (top, bottom), (left, right) = call.operation.cropping
+    height, width, channels = call.tensor.shape
+    end = (height - bottom, width - right, channels)
+    return call.emit(Slice(begin=(top, left, 0), end=end), call.tensor)
+
+
+def _upsampling(call: Call) -> Tensor:
+    layer = call.operation
+    if layer.interpolation not in ("nearest", "bilinear"):
+        raise call.rejected(f"interpolation {layer.interpolation!r}", allowed="nearest, bilinear")
+    op = Upsample2D(size=pair(layer.size), bilinear=layer.interpolation == "bilinear")
+    return call.emit(op, call.tensor)
+
+
+def _permute(call: Call) -> Tensor:
+    order = tuple(axis - 1 for axis in call.operation.dims)
+    return call.emit(Permute(order=order), call.tensor)
+
+
+def _identity(call: Call) -> Tensor:
+    """Layers that do nothing at inference: dropout, noise, augmentation, regularizers."""
+    tensor = call.args[0]
+    if not isinstance(tensor, Tensor):
+        raise call.rejected("its input is no tensor")
+    return tensor
+
+
+def _resizing(call: Call) -> Tensor:
+    """Resizing and cropping to the size that the image already has."""
+    layer, shape = call.operation, call.tensor.shape
+    wanted: Shape = (layer.height, layer.width)
+    if shape[:2] != wanted:
+        raise call.rejected(
+            f"resizes {shape[0]}x{shape[1]} to {wanted[0]}x{wanted[1]} inside the model",
+            allowed="an image that already has this size",
+            next_step=f"export with --input-shape {wanted[0]},{wanted[1]},{shape[2]}: resizing belongs to "
+            "the preprocessing on the device",
+        )
+    return call.tensor
+
+
+def _channels_last(translator: Translator) -> Translator:
+    """Refuse channels_first before anything is read in the wrong order."""
+
+    def translate(call: Call) -> Tensor:
+        if getattr(call.operation, "data_format", None) == "channels_first":
+            raise call.rejected(
+                "channels_first",
+                allowed="channels_last (N, height, width, channels)",
+                next_step="rebuild the model with data_format='channels_last': its weights fit unchanged, "
+                "but for a Dense layer behind Flatten",
+            )
+        return translator(call)
+
+    return translate
+
+
+_TRANSLATORS: Mapping[str, Translator] = {
+    "Activation": _activation,
+    "Add": _merge(Add),
+    "AveragePooling2D": _pool(AveragePool2D),
+    "BatchNormalization": _batchnorm,
+    "Concatenate": _concatenate,
+    "Conv2D": _conv,
+    "Cropping2D": _cropping,
+    "Dense": _dense,
+    "DepthwiseConv2D": _depthwise,
+    "Flatten": flatten,
+    "GlobalAveragePooling2D": _global_pool(GlobalAveragePool),
+    "GlobalMaxPooling2D": _global_pool(GlobalMaxPool),
+    "LeakyReLU": _leaky,
+    "MaxPooling2D": _pool(MaxPool2D),
+    "Multiply": _merge(Multiply),
+    "Normalization": _normalization,
+    "PReLU": _prelu,
+    "Permute": _permute,
+    "ReLU": _relu,
+    "Rescaling": _rescaling,
+    "Reshape": _reshape,
+    "SeparableConv2D": _separable,
+    "Softmax": _softmax,
+    "Subtract": _merge(Subtract),
+    "UpSampling2D": _upsampling,
+    "ZeroPadding2D": _zero_padding,
+    **dict.fromkeys(("CenterCrop", "RandomCrop", "Resizing"), _resizing),
+    **dict.fromkeys(
+        (
+            "ActivityRegularization",
+            "AlphaDropout",
+            "AutoContrast",
+            "Dropout",
+            "GaussianDropout",
+            "GaussianNoise",
+            "Identity",
+            "RandomBrightness",
+            "RandomColorDegeneration",
+            "RandomColorJitter",
+            "RandomContrast",
+            "RandomErasing",
+            "RandomFlip",
+            "RandomGaussianBlur",
+            "RandomGrayscale",
+            "RandomHue",
+            "RandomInvert",
+            "RandomPerspective",
+            "RandomPosterization",
+            "RandomRotation",
+            "RandomSaturation",
+            "RandomSharpness",
+            "RandomShear",
+            "RandomTranslation",
+            "RandomZoom",
+            "SpatialDropout2D",
+        ),
+        _identity,
+    ),
+}
+
+LAYERS: Mapping[str, Translator] = {
+    name: _channels_last(translator) for name, translator in _TRANSLATORS.items()
+}
+"""Translators by class name of ``keras.layers``."""
