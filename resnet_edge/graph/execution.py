@@ -83,7 +83,7 @@ def execute_nodes(graph: Graph, images: Tensor) -> Iterator[tuple[Node, Tensor]]
         ValueError: The images have another shape than the graph's input.
     """
     if images.shape[1:] != graph.input_shape:
-        raise ValueError(f"takes images (N, {graph.input_shape}), got {images.shape}")
+        raise ValueError(f"takes images (N, {', '.join(map(str, graph.input_shape))}), got {images.shape}")
     last_use = {name: node.name for node in graph.nodes for name in node.inputs}
     live: dict[str, Tensor] = {}
     for node in graph.nodes:
