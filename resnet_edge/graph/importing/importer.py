@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resnet_edge.errors import ModelRejectedError
-from resnet_edge.graph.graph import INPUT_NAME, Graph
+from resnet_edge.graph.graph import INPUT_NAME, Graph, GraphEditor
 from resnet_edge.graph.importing.names import legal_name
 from resnet_edge.graph.importing.tables import translator_of, unsupported
 from resnet_edge.graph.importing.walk import Builder, functional_of, has_own_call
@@ -51,7 +51,8 @@ def import_keras(model: Any, *, input_shape: Shape | None = None) -> Graph:
             allowed="(N, classes)",
             next_step="end the model in global pooling or Flatten and a Dense layer",
         )
-    return Graph(name=legal_name(model.name), nodes=tuple(builder.nodes), output=output.name)
+    graph = Graph(name=legal_name(model.name), nodes=builder.nodes, output=output.name)
+    return GraphEditor(graph).graph()  # without what does not lead to the output
 
 
 def _image_shape(model: Any, wanted: Shape | None) -> Shape:

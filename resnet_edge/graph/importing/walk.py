@@ -21,7 +21,7 @@ from resnet_edge.errors import ModelRejectedError
 from resnet_edge.graph.geometry import Shape, ShapeError
 from resnet_edge.graph.graph import INPUT_NAME, Node
 from resnet_edge.graph.importing.names import Names
-from resnet_edge.graph.operators import Input, Operator
+from resnet_edge.graph.operators import Input, Operator, Reshape, Slice
 
 KerasTensor: TypeAlias = Any
 Operation: TypeAlias = Any
@@ -123,7 +123,13 @@ class Builder:
         self._unsupported = unsupported
         self._names = Names()
         self._scopes: list[Operation] = []
-        self.nodes: list[Node] = []
+        self._nodes: dict[str, Node] = {}
+        self._tensors: dict[str, Tensor] = {}
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes so far, in topological order."""
+        return tuple(self._nodes.values())
 
     def emit(self, op: Operator, inputs: Sequence[Tensor], *, path: str) -> Tensor:
         """Add a node; its shape is inferred at once so that an error names the layer it comes from."""
@@ -137,20 +143,21 @@ class Builder:
                 next_step="give a larger --input-shape, or check the layer before it",
             ) from error
         name = INPUT_NAME if isinstance(op, Input) else self._names.unique(path)
-        self.nodes.append(Node(name=name, op=op, inputs=tuple(tensor.name for tensor in inputs), source=path))
-        return Tensor(name=name, shape=shape)
+        sources = tuple(tensor.name for tensor in inputs)
+        self._nodes[name] = Node(name=name, op=op, inputs=sources, source=path)
+        self._tensors[name] = Tensor(name=name, shape=shape)
+        return self._tensors[name]
 
     def picked_channel(self, tensor: Tensor) -> tuple[Tensor | None, int]:
-        """For a map ``x[..., channel]``: x and the channel; (None, 0) for any other."""
-        by_name = {node.name: node for node in self.nodes}
-        node = by_name[tensor.name]
-        if not isinstance(node.op, Reshape):
+        """For a map that is ``x[..., channel]``: x and the channel; (None, 0) for any other."""
+        reshape = self._nodes[tensor.name]
+        taken = self._nodes[reshape.inputs[0]] if isinstance(reshape.op, Reshape) else reshape
+        if not isinstance(taken.op, Slice):
             return None, 0
-        node = by_name[node.inputs[0]]
-        whole = (*tensor.shape, 1)
-        if not isinstance(node.op, Slice) or node.op.infer([(*whole[:2], 1 + max(node.op.begin))]) != whole:
-            return None, 0
-        return self._tensors[node.inputs[0]], node.op.begin[2]
+        source = self._tensors[taken.inputs[0]]
+        height, width, channel = *source.shape[:2], taken.op.begin[2]
+        whole = (taken.op.begin, taken.op.end) == ((0, 0, channel), (height, width, channel + 1))
+        return (source, channel) if whole and set(taken.op.strides) == {1} else (None, 0)
 
     def trace(
         self, function: Any, args: Any, kwargs: Any, *, path: str, name: Callable[[Operation], str]
@@ -197,7 +204,7 @@ class Builder:
         path: str,
         name: Callable[[Operation], str] = _own_name,
     ) -> list[Tensor]:
-        """Import what leads from the tensors in ``environment`` to ``outputs``; iterative: ResNets are deep."""
+        """Import what leads from ``environment`` to ``outputs``; iterative, because ResNets are deep."""
         stack: list[tuple[KerasTensor, bool]] = [(tensor, False) for tensor in reversed(outputs)]
         while stack:
             tensor, ready = stack.pop()
