@@ -1,0 +1,116 @@
+"""ONNX files in ONNX Runtime, on the CPU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from resnet_edge.engines.batching import run_in_batches
+from resnet_edge.errors import DependencyMissingError, ModelRejectedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType, TracebackType
+
+    from numpy.typing import NDArray
+
+    from resnet_edge.graph.geometry import Shape
+
+LAYOUT_KEY = "layout"
+"""Names the entry of a file's metadata that says how its image is laid out: ``nchw`` or ``nhwc``."""
+
+_IMAGE_CHANNELS = (1, 3, 4)
+_ERRORS_ONLY = 3
+
+
+class OnnxEngine:
+    """An ONNX file with one image input and one output, ours or another tool's.
+
+    Images are NHWC here; a file that takes NCHW gets them transposed. Which of the two it takes is read from
+    its metadata. Where that does not say, the dimension that is a number of image channels (1, 3, 4) does;
+    where both or none could be, it is NCHW, ONNX's own convention.
+
+    Args:
+        artifact: The ``.onnx`` file.
+        threads: Threads that ONNX Runtime uses within an operator.
+
+    Raises:
+        DependencyMissingError: ONNX Runtime is not installed.
+        ModelRejectedError: ONNX Runtime does not accept the file, or it takes no single image.
+    """
+
+    def __init__(self, artifact: Path, *, threads: int = 1) -> None:
+        runtime = _runtime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            self._session = runtime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime's exceptions share no other base class
+            raise ModelRejectedError(
+                "ONNX Runtime does not accept the file",
+                where=str(artifact),
+                found=str(error).strip(),
+                next_step="look into it with `resnet-edge inspect`, or export it again",
+            ) from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) != 1:
+            raise ModelRejectedError(
+                "the model does not take one image and give one output",
+                where=str(artifact),
+                found="; ".join(f"{tensor.name} {tensor.shape}" for tensor in [*inputs, *outputs]),
+                next_step="export a model with a single image input and a single output",
+            )
+        self._input = inputs[0].name
+        batch, *shape = inputs[0].shape
+        self._batch: int | None = batch if isinstance(batch, int) else None
+        self._nchw = _takes_nchw(self._session.get_modelmeta().custom_metadata_map, shape)
+        self._image_shape: Shape = (*shape[1:], shape[0]) if self._nchw else tuple(shape)
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Outputs (N, classes) for model inputs (N, height, width, channels), in the file's own batches.
+
+        Raises:
+            DataRejectedError: The images do not have the file's shape.
+        """
+        return run_in_batches(images, image_shape=self._image_shape, batch=self._batch, run=self._run_batch)
+
+    def _run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._nchw:
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        (output,) = self._session.run(None, {self._input: images})
+        return np.asarray(output)
+
+    def close(self) -> None:
+        """Free the runtime's memory."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _runtime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyMissingError(
+            "ONNX Runtime is not installed",
+            found=str(error),
+            next_step="pip install onnxruntime",
+        ) from error
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _takes_nchw(metadata: dict[str, str], shape: list[int | str]) -> bool:
+    """Whether an image of ``shape``, the batch left out, has its channels first."""
+    if LAYOUT_KEY in metadata:
+        return metadata[LAYOUT_KEY] == "nchw"
+    return shape[0] in _IMAGE_CHANNELS or shape[-1] not in _IMAGE_CHANNELS
