@@ -1,0 +1,1 @@
+"""The converters that come with resnet-edge: one module a format, found through entry points."""

@@ -1,0 +1,186 @@
+"""Sliding windows in TFLite: convolutions and pools.
+
+TFLite knows two paddings by name, SAME and VALID. Where a node's padding is neither, a PAD goes in front of a
+VALID window; XNNPACK merges it into a convolution, at no cost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from resnet_edge.graph.geometry import Padding, ShapeError, window_count
+from resnet_edge.graph.operators import (
+    Activation,
+    AveragePool2D,
+    Concat,
+    Conv2D,
+    DepthwiseConv2D,
+    Elementwise,
+    Function,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    MaxPool2D,
+    Pad,
+    Permute,
+    Reshape,
+    Slice,
+)
+from resnet_edge_converters.tflite_emitter import FUSED
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from resnet_edge.graph import Graph, Node
+    from resnet_edge.graph.geometry import Shape
+    from resnet_edge_converters.tflite_emitter import Emitter
+    from resnet_edge_converters.tflite_flatbuffer import TensorId
+
+NOT_NEGATIVE = (Function.RELU, Function.RELU6, Function.SIGMOID, Function.SOFTMAX, Function.HARD_SIGMOID)
+"""Functions that never return a negative number."""
+
+KEEP_SIGN = (AveragePool2D, Concat, GlobalAveragePool, GlobalMaxPool, MaxPool2D, Pad, Permute, Reshape, Slice)
+"""Operators that return no negative number where they get none."""
+
+LOWEST = float(np.finfo(np.float32).min)
+"""What no number of a feature map is less than."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A node's window and how it slides."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+    padding: Padding
+
+    @classmethod
+    def of(cls, op: Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D) -> Window:
+        """The window of an operator."""
+        if isinstance(op, Conv2D | DepthwiseConv2D):
+            return cls(kernel=op.kernel, strides=op.strides, dilation=op.dilation, padding=op.padding)
+        return cls(kernel=op.size, strides=op.strides, padding=op.padding)
+
+    def named_padding(self, size: tuple[int, int]) -> int | None:
+        """SAME or VALID, if either gives the same windows on a map of ``size``; else None."""
+        same = Padding.same(size, self.kernel, self.strides, self.dilation)
+        for name, candidate in ((schema.Padding.VALID, Padding()), (schema.Padding.SAME, same)):
+            # The first window in the same place, and as many of them: what lies behind the last never counts.
+            if (candidate.top, candidate.left) == (self.padding.top, self.padding.left) and self._count(
+                size, candidate
+            ) == self._count(size, self.padding):
+                return int(name)
+        return None
+
+    def _count(self, size: tuple[int, int], padding: Padding) -> tuple[int, int] | None:
+        try:
+            return window_count(size, self.kernel, self.strides, self.dilation, padding)
+        except ShapeError:
+            return None
+
+
+def emit_conv(op: Conv2D, node: Node, to: Emitter) -> None:
+    """CONV_2D; the runtime tells the number of groups from the filter's depth."""
+    source, options = _windowed(schema.Conv2DOptionsT(), op, node, to)
+    options.fusedActivationFunction = FUSED[op.activation]
+    # (kh, kw, in / groups, out) to OHWI
+    weight = to.weight(node, "weight", op.weight.transpose(3, 0, 1, 2))
+    inputs = [source, weight, to.weight(node, "bias", op.bias)]
+    version = 6 if op.groups > 1 else 1
+    to.model.operator("CONV_2D", inputs, to.result(node), options, version=version)
+
+
+def emit_depthwise(op: DepthwiseConv2D, node: Node, to: Emitter) -> None:
+    """DEPTHWISE_CONV_2D."""
+    source, options = _windowed(schema.DepthwiseConv2DOptionsT(), op, node, to)
+    options.fusedActivationFunction = FUSED[op.activation]
+    options.depthMultiplier = op.weight.shape[3]
+    # (kh, kw, in, multiplier) to (1, kh, kw, out): the output channels are in the same order.
+    weight = to.weight(node, "weight", op.weight.reshape(1, *op.kernel, -1))
+    inputs = [source, weight, to.weight(node, "bias", op.bias)]
+    version = 1 if op.dilation == (1, 1) else 2
+    to.model.operator("DEPTHWISE_CONV_2D", inputs, to.result(node), options, version=version)
+
+
+def emit_max_pool(op: MaxPool2D, node: Node, to: Emitter) -> None:
+    """MAX_POOL_2D, padded so that a padded cell never wins."""
+    # A zero never wins where nothing is negative, as after a ReLU; and unlike PADV2, XNNPACK runs PAD.
+    fill = None if _never_negative(to.graph, node.inputs[0]) else LOWEST
+    source, options = _windowed(schema.Pool2DOptionsT(), op, node, to, fill)
+    to.model.operator("MAX_POOL_2D", [source], to.result(node), options)
+
+
+def emit_average_pool(op: AveragePool2D, node: Node, to: Emitter) -> None:
+    """AVERAGE_POOL_2D; behind a PAD, whose zeros it counts, a factor for every window takes them out."""
+    source, options = _windowed(schema.Pool2DOptionsT(), op, node, to)
+    if source == to.source(node):
+        to.model.operator("AVERAGE_POOL_2D", [source], to.result(node), options)
+        return
+    counted = to.between(node, "counted", to.result_shape(node))
+    to.model.operator("AVERAGE_POOL_2D", [source], counted, options)
+    factor = to.weight(node, "correction", _average_correction(op, to.source_shape(node)))
+    to.model.operator("MUL", [counted, factor], to.result(node), schema.MulOptionsT())
+
+
+def paddings(padding: Padding, channels: tuple[int, int] = (0, 0)) -> list[tuple[int, int]]:
+    """PAD's second input: cells before and after along batch, height, width and channels."""
+    return [(0, 0), (padding.top, padding.bottom), (padding.left, padding.right), channels]
+
+
+def _windowed(
+    options: Any,
+    op: Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D,
+    node: Node,
+    to: Emitter,
+    fill: float | None = None,
+) -> tuple[TensorId, Any]:
+    """What the window slides over, and ``options`` filled in; pads with ``fill`` (None: zero) if it must."""
+    window = Window.of(op)
+    height, width, _ = to.source_shape(node)
+    source, name = to.source(node), window.named_padding((height, width))
+    if name is None:
+        source, name = _pad(node, to, window.padding, fill), schema.Padding.VALID
+    options.padding = name
+    options.strideH, options.strideW = window.strides
+    if isinstance(options, schema.Pool2DOptionsT):
+        options.filterHeight, options.filterWidth = window.kernel
+    else:
+        options.dilationHFactor, options.dilationWFactor = window.dilation
+    return source, options
+
+
+def _pad(node: Node, to: Emitter, padding: Padding, fill: float | None) -> TensorId:
+    height, width, channels = to.source_shape(node)
+    shape = (height + padding.top + padding.bottom, width + padding.left + padding.right, channels)
+    padded = to.between(node, "padded", shape)
+    inputs = [to.source(node), to.indices(node, "paddings", paddings(padding))]
+    if fill is None:
+        to.model.operator("PAD", inputs, padded, schema.PadOptionsT())
+    else:
+        to.model.operator("PADV2", [*inputs, to.number(node, "fill", fill)], padded, schema.PadV2OptionsT())
+    return padded
+
+
+def _never_negative(graph: Graph, name: str) -> bool:
+    """Whether a tensor surely holds no negative number."""
+    node = graph.by_name[name]
+    if getattr(node.op, "activation", Activation.NONE) is not Activation.NONE:
+        return True
+    if isinstance(node.op, Elementwise):
+        return node.op.function in NOT_NEGATIVE
+    return isinstance(node.op, KEEP_SIGN) and all(_never_negative(graph, source) for source in node.inputs)
+
+
+def _average_correction(op: AveragePool2D, shape: Shape) -> NDArray[np.float32]:
+    """Cells of each window over those that are not padding, (1, height, width, 1)."""
+    factors = []
+    sides = ((op.padding.top, op.padding.bottom), (op.padding.left, op.padding.right))
+    for extent, size, stride, (before, after) in zip(shape[:2], op.size, op.strides, sides, strict=True):
+        starts = np.arange(-before, extent + after - size + 1, stride)
+        counted = np.minimum(starts + size, extent) - np.maximum(starts, 0)
+        factors.append(size / counted)
+    return np.multiply.outer(*factors)[None, :, :, None].astype(np.float32)
