@@ -1,8 +1,8 @@
 """A TFLite model under construction: tensors and operators go in, one flatbuffer file comes out.
 
 Fills the classes that LiteRT generates from its schema (``schema.fbs``, version 3). Constants are copied
-once, from the graph straight to their place in the file's bytes, so that writing needs about as much memory as
-the file is large.
+once, from the graph straight to their place in the file's bytes, so that writing needs about as much memory
+as the file is large.
 """
 
 from __future__ import annotations
