@@ -45,26 +45,33 @@ def build_model(
         input_shape=input_shape or spec.input_shape,
         classes=spec.classes if classes is None else classes,
     )
-    _check(spec, resized, width)
+    _check(resized, width, shortcut)
     return assemble(replace(resized, shortcut=shortcut or spec.shortcut), width=width, seed=seed)
 
 
-def _check(spec: ModelSpec, resized: ModelSpec, width: float) -> None:
-    if resized.classes < 1:
+def _check(spec: ModelSpec, width: float, shortcut: Shortcut | None) -> None:
+    if spec.classes < 1:
         raise UsageError(
             "a classifier has at least one class",
             where="--classes",
-            found=str(resized.classes),
+            found=str(spec.classes),
             allowed="1 or more",
         )
     if width <= 0:
         raise UsageError("the width is a positive factor", where="width", found=str(width), allowed="above 0")
+    if shortcut is not None and spec.large_images:
+        raise UsageError(
+            f"{spec.name} has no choice of shortcuts",
+            where="shortcut",
+            found=shortcut.value,
+            next_step="only the CIFAR models have one",
+        )
     least = spec.total_stride
-    if min(resized.input_shape[:2]) < least:
+    if min(spec.input_shape[:2]) < least:
         raise ModelRejectedError(
             f"the input is too small for the strides of {spec.name}",
             where="--input-shape",
-            found="x".join(map(str, resized.input_shape)),
+            found="x".join(map(str, spec.input_shape)),
             allowed=f"height and width of at least {least}",
             next_step="give a larger --input-shape, or take a model of the CIFAR families for small images",
         )
