@@ -7,16 +7,17 @@ images, in integers; arithmetic is one float32 multiplication and addition a cha
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
 from resnet_edge.errors import DataRejectedError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
 Size: TypeAlias = tuple[int, int]
@@ -202,32 +203,41 @@ class Preprocessing:
             f"(bilinear, antialiased), centre crop {crop}, {formula}"
         )
 
-    def to_json(self) -> str:
-        """The contract as JSON, the same text for equal contracts."""
-        return json.dumps(asdict(self), sort_keys=True)
+    def folded(self) -> Preprocessing:
+        """What is left to do to an image when the model has the arithmetic inside: geometry only."""
+        ones = (1.0,) * self.channels
+        return replace(self, name="raw", order="rgb", scale=255.0, mean=(0.0,) * self.channels, std=ones)
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract as a JSON object, the same for equal contracts."""
+        fields = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()
+        }
+        return dict(sorted(fields.items()))
 
     @classmethod
-    def from_json(cls, text: str) -> Preprocessing:
+    def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
         """The contract that :meth:`to_json` wrote.
 
         Raises:
-            DataRejectedError: The text is not such JSON.
+            DataRejectedError: The object is no such contract.
         """
         try:
-            fields = json.loads(text)
-            for name in ("mean", "std"):
-                fields[name] = tuple(float(number) for number in fields[name])
-            for name in ("resize", "input_size"):
-                height, width = fields[name]
-                fields[name] = (int(height), int(width))
-            return cls(**fields)
+            mean, std = (tuple(float(number) for number in fields[name]) for name in ("mean", "std"))
+            resize, input_size = (_size(fields[name]) for name in ("resize", "input_size"))
+            return cls(**{**fields, "mean": mean, "std": std, "resize": resize, "input_size": input_size})
         except (KeyError, TypeError, ValueError) as error:
             raise DataRejectedError(
                 "this is not a preprocessing contract",
-                found=f"{text[:200]!r} ({error})",
+                found=f"{str(fields)[:200]} ({type(error).__name__}: {error})",
                 allowed="what resnet-edge writes into a bundle's manifest",
                 next_step="export the model again",
             ) from error
+
+
+def _size(numbers: Sequence[int]) -> Size:
+    height, width = numbers
+    return int(height), int(width)
 
 
 def _brief(numbers: tuple[float, ...]) -> str:

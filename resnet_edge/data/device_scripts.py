@@ -38,7 +38,7 @@ pixels = np.asarray(image).reshape(1, $height, $width, $channels)$order
 model_input = $arranged
 $run
 for k in np.argsort(-scores, kind="stable")[:3]:
-    print(f"{name} {scores[k]:8.4f}  {$label}")
+    print(f"{name} {scores[k]:8.4f}  $label")
 ''')
 
 
@@ -75,9 +75,10 @@ def render_device_script(
     kind: Literal["tflite", "onnx"],
     artifact_name: str,
     preprocessing: Preprocessing,
-    labels: tuple[str, ...] | None,
     *,
-    layout: Literal["nhwc", "nchw"] = "nhwc",
+    labels: tuple[str, ...] = (),
+    layout: Literal["nchw", "nhwc"] = "nchw",
+    fold_input: bool = False,
     batch: int | None = 1,
 ) -> str:
     """The text of ``run_tflite.py`` or ``run_onnx.py``.
@@ -89,24 +90,26 @@ def render_device_script(
         kind: Which runtime.
         artifact_name: The artifact's file name; the script looks for it in its own folder.
         preprocessing: The model's contract.
-        labels: The classes' names by index; None prints the index.
-        layout: Of the artifact's input.
+        labels: The classes' names by index; without any the script prints the index.
+        layout: Of an ONNX artifact's input; a TFLite artifact's is NHWC.
+        fold_input: Whether the artifact takes pixels, the contract's arithmetic being inside.
         batch: The number of images that the artifact takes at once (the script repeats its one image); None
             if it takes any number.
     """
-    scale, offset = preprocessing.affine()
+    outside = preprocessing.folded() if fold_input else preprocessing
+    scale, offset = outside.affine()
     height, width = preprocessing.input_size
     box_height, box_width = preprocessing.resize
     return _SCRIPT.substitute(
         vars(_RUNTIMES[kind]),
-        labels="" if labels is None else f"LABELS = {pformat(list(labels), width=100, compact=True)}\n",
-        label="k" if labels is None else "LABELS[k]",
+        labels=f"LABELS = {pformat(list(labels), width=100, compact=True)}\n" if labels else "",
+        label="{LABELS[k]}" if labels else "class {k}",
         artifact=repr(artifact_name),
         scale=scale.tolist(),
         offset=offset.tolist(),
         mode={1: "L", 3: "RGB", 4: "RGBA"}[preprocessing.channels],
-        order="[..., ::-1]" if preprocessing.bgr else "",
-        arranged=_arranged("pixels * SCALE + OFFSET", layout, batch),
+        order="[..., ::-1]" if outside.bgr else "",
+        arranged=_arranged("pixels * SCALE + OFFSET", "nhwc" if kind == "tflite" else layout, batch),
         height=height,
         width=width,
         box_height=box_height,
@@ -115,7 +118,7 @@ def render_device_script(
     )
 
 
-def _arranged(expression: str, layout: Literal["nhwc", "nchw"], batch: int | None) -> str:
+def _arranged(expression: str, layout: Literal["nchw", "nhwc"], batch: int | None) -> str:
     """The expression for one NHWC image, brought to the artifact's layout and batch."""
     if layout == "nchw":
         expression = f"({expression}).transpose(0, 3, 1, 2)"
