@@ -100,7 +100,7 @@ def _maximum(call: Call) -> Tensor:
 
 
 def _clip(call: Call) -> Tensor:
-    low, high = (float(constant(_argument(call, 0, name))) for name in ("x_min", "x_max"))
+    low, high = (float(constant(_argument(call, at, name))) for at, name in enumerate(("x_min", "x_max"), 1))
     if (low, high) != (0.0, 6.0):
         raise call.rejected(f"clips to [{low}, {high}]", allowed="[0, 6], which is ReLU6")
     return call.emit(Elementwise(function=Function.RELU6), call.tensor)

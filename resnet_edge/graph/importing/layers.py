@@ -29,6 +29,8 @@ from resnet_edge.graph.operators import (
     BatchNorm,
     Conv2D,
     DepthwiseConv2D,
+    Elementwise,
+    Function,
     GlobalAveragePool,
     GlobalMaxPool,
     MaxPool2D,
@@ -48,12 +50,33 @@ if TYPE_CHECKING:
     from resnet_edge.graph.geometry import Shape
 
 
-def _activated(call: Call, tensor: Tensor) -> Tensor:
-    """The layer's own ``activation=`` behind its result."""
+_SIMPLE = {
+    keras.activations.relu: Function.RELU,
+    keras.activations.relu6: Function.RELU6,
+    keras.activations.sigmoid: Function.SIGMOID,
+    keras.activations.tanh: Function.TANH,
+    keras.activations.silu: Function.SWISH,
+    keras.activations.hard_sigmoid: Function.HARD_SIGMOID,
+    keras.activations.hard_silu: Function.HARD_SWISH,
+}
+"""Activations that one node expresses; Keras cannot call all of them on symbolic tensors."""
+
+
+def _activate(call: Call, tensor: Tensor, *, suffix: bool) -> Tensor:
+    """The layer's ``activation``: a function, a layer or any callable made of ``keras.ops``."""
     activation = call.operation.activation
     if activation is None or activation is keras.activations.linear:
         return tensor
-    return call.apply(activation, tensor)
+    name = str(getattr(activation, "__name__", None) or getattr(activation, "name", "activation"))
+    if activation in _SIMPLE:
+        return call.emit(Elementwise(function=_SIMPLE[activation]), tensor, suffix=name if suffix else "")
+    path = f"{call.path}/{name}" if suffix else call.path
+    return call.builder.trace(activation, (tensor,), {}, path=path, name=lambda _: "")[0]
+
+
+def _activated(call: Call, tensor: Tensor) -> Tensor:
+    """The layer's own ``activation=`` behind its result."""
+    return _activate(call, tensor, suffix=True)
 
 
 def _conv(call: Call) -> Tensor:
@@ -112,6 +135,7 @@ def _dense(call: Call) -> Tensor:
 
 def _batchnorm(call: Call) -> Tensor:
     layer, tensor = call.operation, call.args[0]
+    _check_inference(call)
     rank = len(tensor.shape) + 1
     if layer.axis not in (-1, rank - 1):
         raise call.rejected(f"axis {layer.axis}", allowed="the last axis (channels_last)")
@@ -144,10 +168,7 @@ def _normalization(call: Call) -> Tensor:
 
 
 def _activation(call: Call) -> Tensor:
-    activation = call.operation.activation
-    if activation is keras.activations.linear:
-        return call.tensor
-    return call.builder.trace(activation, (call.tensor,), {}, path=call.path, name=lambda _: "")[0]
+    return _activate(call, call.tensor, suffix=False)
 
 
 def _relu(call: Call) -> Tensor:
@@ -232,10 +253,18 @@ def _permute(call: Call) -> Tensor:
 
 def _identity(call: Call) -> Tensor:
     """Layers that do nothing at inference: dropout, noise, augmentation, regularizers."""
-    tensor = call.args[0]
-    if not isinstance(tensor, Tensor):
-        raise call.rejected("its input is no tensor")
-    return tensor
+    _check_inference(call)
+    return call.tensor
+
+
+def _check_inference(call: Call) -> None:
+    """Refuse ``layer(x, training=True)``: it stays in training mode in the finished model too."""
+    if call.kwargs.get("training"):
+        raise call.rejected(
+            "called with training=True, so that it computes from the batch, or at random",
+            allowed="inference mode",
+            next_step="call it without training=True in the model that is exported",
+        )
 
 
 def _resizing(call: Call) -> Tensor:

@@ -73,11 +73,6 @@ class Call:
         """Add a node for this operation (``suffix`` tells the parts of one layer apart)."""
         return self.builder.emit(op, inputs, path=self.path + (f"/{suffix}" if suffix else ""))
 
-    def apply(self, function: Any, tensor: Tensor) -> Tensor:
-        """Import a callable such as a layer's ``activation`` by calling it on a symbolic tensor."""
-        name = getattr(function, "__name__", None) or getattr(function, "name", "activation")
-        return self.builder.trace(function, (tensor,), {}, path=f"{self.path}/{name}", name=lambda _: "")[0]
-
     def rejected(self, found: str, *, allowed: str = "", next_step: str = "") -> ModelRejectedError:
         """The error for settings of this operation that the graph cannot express."""
         kind = type(self.operation)
@@ -287,10 +282,11 @@ def functional_of(operation: Operation) -> Any:
 
 
 def has_own_call(operation: Operation) -> bool:
-    """Whether a layer or model runs the user's ``call``, which can be looked into; Keras' own cannot."""
-    return isinstance(operation, keras.layers.Layer) and not type(operation).call.__module__.startswith(
-        "keras."
-    )
+    """Whether a layer or model is of the user's making, so that its ``call`` can be looked into.
+
+    The class counts, not where ``call`` was defined: a subclass may change what Keras' own ``call`` calls.
+    """
+    return isinstance(operation, keras.layers.Layer) and not type(operation).__module__.startswith("keras.")
 
 
 def _compute_dtype(function: Any) -> str:

@@ -1,0 +1,132 @@
+"""The bundle on disk: a folder that is complete or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from typing import TYPE_CHECKING
+
+from resnet_edge.errors import ConversionFailedError, UsageError
+from resnet_edge.manifest import MANIFEST_NAME, is_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def check_destination(destination: Path) -> None:
+    """Refuse a place where a bundle cannot go, before any work is done.
+
+    Raises:
+        UsageError: It is a file, a folder with other things in it, or cannot be written.
+    """
+    if destination.is_dir():
+        if any(destination.iterdir()) and not is_manifest(destination / MANIFEST_NAME):
+            raise UsageError(
+                "the output folder is not a bundle and not empty",
+                where=str(destination),
+                allowed="a bundle (replaced as a whole), an empty folder, or a new name",
+                next_step="choose another -o; nothing was changed",
+            )
+    elif destination.exists() or destination.is_symlink():
+        raise UsageError(
+            "the output is a file, not a folder", where=str(destination), next_step="choose another -o"
+        )
+    folder = _existing_parent(destination)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(
+            "the output folder cannot be made",
+            where=str(folder),
+            found="not a folder" if not folder.is_dir() else "no permission to write there",
+            next_step="choose another -o",
+        )
+
+
+def _existing_parent(path: Path) -> Path:
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    return parent
+
+
+@contextlib.contextmanager
+def writing(destination: Path) -> Iterator[Path]:
+    """A new folder beside ``destination`` that takes its place when the block ends without an error.
+
+    Whatever ends the block early - an error, Ctrl-C, a full disk - removes the new folder and leaves what was
+    at ``destination`` as it was.
+
+    Raises:
+        ConversionFailedError: The file system refuses (full, read-only, quota).
+    """
+    target = destination.absolute()
+    made = _make_parents(target.parent)
+    stage = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
+    try:
+        stage.mkdir()
+        yield stage
+        _swap(stage, target)
+    except BaseException as error:
+        shutil.rmtree(stage, ignore_errors=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody else has put something there: leave it
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise cannot_write(destination, error) from error
+        raise
+
+
+def cannot_write(path: Path, error: OSError) -> ConversionFailedError:
+    """The error for a file system that refuses."""
+    return ConversionFailedError(
+        "cannot write the output",
+        where=str(path),
+        found=error.strerror or str(error),
+        next_step="free some space or choose another -o; nothing was left behind",
+    )
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    """Make the missing folders above a bundle; those made, deepest first."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir()
+    return missing
+
+
+def _swap(stage: Path, target: Path) -> None:
+    """Put ``stage`` in ``target``'s place; two renames, undone if the second fails."""
+    if not target.exists():
+        stage.rename(target)
+        return
+    old = target.parent / f".{target.name}.replaced-{secrets.token_hex(4)}"
+    target.rename(old)
+    try:
+        stage.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of its files' relative names and digests in sorted order."""
+    if path.is_dir():
+        total = hashlib.sha256()
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            total.update(f"{file.relative_to(path).as_posix()}\0{digest(file)}\n".encode())
+        return total.hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())

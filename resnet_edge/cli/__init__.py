@@ -1,0 +1,66 @@
+"""The command line: parses, calls one function, renders. Imports no framework until a command runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from resnet_edge.cli.groups import LazyGroup
+from resnet_edge.errors import ResnetEdgeError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_by_name={
+        "export": ("resnet_edge.cli.export", "Write a trained ResNet as TFLite, ONNX and SavedModel."),
+        "inspect": ("resnet_edge.cli.inspect", "Show what is in a bundle, a .tflite or a .onnx file."),
+        "models": ("resnet_edge.cli.models", "List the ResNets that can be built by name."),
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="resnet-edge")
+def cli() -> None:
+    """Export, quantize and verify ResNets for phones, boards and cameras.
+
+    One folded float graph becomes every format, and each file is proven by running it.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line; every failure becomes one message and its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        result = cli.main(standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except ResnetEdgeError as error:
+        code = error.exit_code
+        _report(error.render(), {**error.fields(), "exit_code": code})
+    except click.ClickException as error:
+        code = error.exit_code
+        error.show()
+    except (KeyboardInterrupt, click.Abort):
+        code = INTERRUPTED
+        click.echo("interrupted: nothing was left behind", err=True)
+    sys.exit(code)
+
+
+def _report(message: str, fields: dict[str, Any]) -> None:
+    """One error, on stderr; with ``--json`` also as the one document on stdout."""
+    click.echo(f"error: {message}", err=True)
+    if "--json" in sys.argv:
+        click.echo(json.dumps({"error": fields}, ensure_ascii=False, indent=2))
+
+
+def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds the stack like Ctrl-C, so that nothing half-written stays; exit code 128 + 15."""
+    sys.exit(128 + signum)

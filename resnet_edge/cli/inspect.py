@@ -1,0 +1,41 @@
+"""``resnet-edge inspect``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from resnet_edge.cli.options import json_option
+
+
+@click.command("inspect", short_help="Show what is in a bundle, a .tflite or a .onnx file.")
+@click.argument("path", metavar="BUNDLE|FILE", type=click.Path(path_type=Path))
+@json_option
+def command(path: Path, as_json: bool) -> None:
+    """Show what is in a bundle, or in any .tflite or .onnx file, also one made by other tools.
+
+    Signature, operators with counts, parameters, MACs, size; for a bundle also the batch norms that were
+    folded or kept, and why.
+    """
+    # Imported on use: --help needs none of it.
+    from resnet_edge.reports.terminal import show_bundle, show_file
+
+    if path.is_dir():
+        from resnet_edge.manifest import read_manifest
+
+        manifest = read_manifest(path)
+        if as_json:
+            click.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
+        else:
+            show_bundle(path, manifest)
+        return
+    from resnet_edge.inspection import inspect_file
+
+    report = inspect_file(path)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2, ensure_ascii=False))
+    else:
+        show_file(path, report)

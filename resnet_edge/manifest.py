@@ -1,0 +1,186 @@
+"""``manifest.json``: what a bundle holds, where it came from and what was proven."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resnet_edge.errors import ModelRejectedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+MANIFEST_NAME = "manifest.json"
+
+SCHEMA = 1
+"""Raised when a reader of the older form would misread the newer one."""
+
+_KIND = "resnet-edge bundle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """The model as the user brought it.
+
+    Attributes:
+        name: Begins the artifacts' names.
+        origin: ``registry`` or ``file``.
+        digest: SHA-256 of the model file; empty for a registry model.
+        weights: Where the weights came from: ``file``, ``random``, ``imagenet``, ``fashion-mnist`` or
+            ``model`` (they were in the model file).
+        weights_digest: SHA-256 of a weights file.
+        custom_objects_digest: SHA-256 of the user's code that was needed to load it.
+        parameters: Constants in the exported graph.
+        macs: Multiply-accumulates for one image.
+    """
+
+    name: str
+    origin: str
+    digest: str
+    weights: str
+    weights_digest: str
+    custom_objects_digest: str
+    parameters: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRecord:
+    """An input or output: its name and shape in every artifact; None for an open batch."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProofRecord:
+    """What an artifact computed in its runtime against the user's own model.
+
+    Attributes:
+        reference: What it was compared with.
+        images: How many seeded images.
+        max_abs_error: Largest difference of any output.
+        max_abs_reference: Largest output of the reference.
+        limit: What the difference may be.
+    """
+
+    reference: str
+    images: int
+    max_abs_error: float
+    max_abs_reference: float
+    limit: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactRecord:
+    """One exported file (or folder)."""
+
+    path: str
+    format: str
+    precision: str
+    size: int
+    sha256: str
+    proof: ProofRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceRecord:
+    """The user's float model as kept in the bundle: ``keras`` file or ``savedmodel`` folder."""
+
+    path: str
+    format: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All of it; see the attributes' own records.
+
+    Attributes:
+        model: The model.
+        preprocessing: The contract between pixels and the model's input.
+        fold_input: Whether the contract's normalization is inside the artifacts.
+        labels: Names of the classes by index; empty when not known.
+        input: The artifacts' input, NHWC (an NCHW ONNX file says so itself).
+        output: The artifacts' output.
+        reference: The float model that the artifacts are measured against.
+        artifacts: The exported files.
+        passes: Reports of the passes over the graph, the fold report among them.
+        warnings: What the user was told.
+        versions: Packages that had a hand in it.
+        command: The command line, or the call.
+        created: Time of writing, UTC, ISO 8601.
+    """
+
+    model: ModelRecord
+    preprocessing: Mapping[str, Any]
+    fold_input: bool
+    labels: tuple[str, ...]
+    input: TensorRecord
+    output: TensorRecord
+    reference: tuple[ReferenceRecord, ...]
+    artifacts: tuple[ArtifactRecord, ...]
+    passes: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...]
+    versions: Mapping[str, str]
+    command: tuple[str, ...]
+    created: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, in a fixed order."""
+        return {"kind": _KIND, "schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``: the last file of a bundle."""
+    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    (bundle / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a bundle's manifest, of any schema."""
+    try:
+        return _load(path).get("kind") == _KIND
+    except (OSError, ValueError):
+        return False
+
+
+def read_manifest(bundle: Path) -> dict[str, Any]:
+    """The manifest of a bundle as plain values.
+
+    Raises:
+        ModelRejectedError: There is none, it is damaged, or a newer version of resnet-edge wrote it.
+    """
+    path = bundle / MANIFEST_NAME
+    try:
+        values = _load(path)
+    except (OSError, ValueError) as error:
+        raise ModelRejectedError(
+            "this folder is not a bundle",
+            where=str(path),
+            found=str(error),
+            next_step="make one with: resnet-edge export MODEL -o BUNDLE",
+        ) from error
+    if values.get("kind") != _KIND or not isinstance(values.get("schema"), int):
+        raise ModelRejectedError("this folder is not a bundle", where=str(path))
+    if values["schema"] > SCHEMA:
+        raise ModelRejectedError(
+            "a newer resnet-edge wrote this bundle",
+            where=str(path),
+            found=f"schema {values['schema']}",
+            allowed=f"schema {SCHEMA}",
+            next_step="upgrade resnet-edge",
+        )
+    return values
+
+
+def _load(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(f"holds a {type(values).__name__}, not an object")  # noqa: TRY004 - as the parser's own
+    return values

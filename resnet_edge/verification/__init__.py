@@ -1,0 +1,1 @@
+"""Numbers against the user's own float model, and what they may be."""
