@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
+import os
 import shutil
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge import bundle as bundles
 from resnet_edge.converters import (
@@ -58,7 +59,8 @@ def choose_converters(options: ExportOptions) -> tuple[dict[str, Converter], tup
         return {name: load_converter(name) for name in dict.fromkeys(options.formats)}, ()
     plugins = [load_plugin(point) for point in installed_formats().values()]
     warnings = tuple(
-        f"format {plugin.format!r} is left out: its converter ({plugin.distribution}) does not load: {plugin.error}"
+        f"format {plugin.format!r} is left out: its converter does not load "
+        f"({plugin.distribution}: {plugin.error})"
         for plugin in plugins
         if plugin.converter is None
     )
@@ -82,6 +84,21 @@ def import_graph(source: Source, options: ExportOptions) -> Graph:
     from resnet_edge.graph.importing import import_keras
 
     return import_keras(source.model, input_shape=options.input_shape)
+
+
+def choose_labels(source: Source, graph: Graph, options: ExportOptions) -> Source:
+    """The source with the user's labels, if there are any.
+
+    Raises:
+        DataRejectedError: They are not one a class.
+    """
+    from resnet_edge.data.labels import read_labels
+
+    return (
+        source
+        if options.labels is None
+        else replace(source, labels=read_labels(options.labels, graph.classes))
+    )
 
 
 def run_passes(imported: Graph, source: Source, options: ExportOptions) -> PassesResult:
@@ -172,7 +189,7 @@ class Writer:
         return manifest
 
     def _keep_reference(self) -> tuple[ReferenceRecord, ...]:
-        """The user's float model: as a Keras file, and as a SavedModel where Keras would need the user's code."""
+        """The user's float model: a Keras file, and a SavedModel where Keras would need the user's code."""
         kept = []
         keras_file = self.folder / "reference.keras"
         if self.source.path is not None and self.source.path.suffix == ".keras":
@@ -189,17 +206,20 @@ class Writer:
     def _write_device_scripts(self, artifacts: tuple[ArtifactRecord, ...]) -> None:
         from resnet_edge.data.device_scripts import render_device_script
 
-        for artifact in artifacts:
-            if artifact.format in ("tflite", "onnx"):
+        kinds: tuple[Literal["tflite", "onnx"], ...] = ("tflite", "onnx")
+        paths = {artifact.format: artifact.path for artifact in artifacts}
+        for kind in kinds:
+            if kind in paths:
                 script = render_device_script(
-                    artifact.format,
-                    artifact.path,
+                    kind,
+                    paths[kind],
                     self.source.preprocessing,
                     labels=self.source.labels,
                     layout=self.options.onnx_layout,
                     fold_input=self.options.fold_input,
+                    batch=self.options.batch,
                 )
-                (self.folder / f"run_{artifact.format}.py").write_text(script, encoding="utf-8")
+                (self.folder / f"run_{kind}.py").write_text(script, encoding="utf-8")
 
     def _manifest(
         self,
@@ -230,7 +250,7 @@ class Writer:
             warnings=(*warnings, *self.source.warnings),
             versions={name: importlib.metadata.version(name) for name in _VERSIONED},
             command=self.options.command,
-            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
 
 
@@ -239,6 +259,4 @@ def _reference_record(path: Path, kind: str) -> ReferenceRecord:
 
 
 def _cores() -> int:
-    import os
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +11,8 @@ from resnet_edge import exporting
 from resnet_edge.stages import Stages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from resnet_edge.manifest import Manifest
 
 
@@ -97,6 +98,7 @@ def export(
         source = exporting.open_source(model, options)
     with stages.stage("import the graph"):
         imported = exporting.import_graph(source, options)
+        source = exporting.choose_labels(source, imported, options)
     with stages.stage("fold and fuse"):
         passes = exporting.run_passes(imported, source, options)
     with stages.stage("run the model in Keras"):

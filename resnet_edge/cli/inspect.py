@@ -32,7 +32,7 @@ def command(path: Path, as_json: bool) -> None:
         else:
             show_bundle(path, manifest)
         return
-    from resnet_edge.inspection import inspect_file
+    from resnet_edge.inspection.files import inspect_file
 
     report = inspect_file(path)
     if as_json:

@@ -1,18 +1,21 @@
-"""What the user calls MODEL: a registry name, a model file or a Keras model in memory, made ready to export."""
+"""What the user calls MODEL - a registry name, a model file, a Keras model in memory - ready to export."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_edge.data.labels import read_labels
 from resnet_edge.data.preprocessing import Preprocessing
-from resnet_edge.data.shipped import FASHION_MNIST_LABELS
+from resnet_edge.data.shipped import FASHION_MNIST_SHAPE
 from resnet_edge.errors import UsageError
+from resnet_edge.graph.importing import image_shape
 from resnet_edge.graph.importing.names import legal_name
+from resnet_edge.models.build import build_model
+from resnet_edge.models.loading import load_model_file
 from resnet_edge.models.registry import MODELS, find_model
+from resnet_edge.models.spec import Shortcut
+from resnet_edge.models.weights import resolve_weights
 
 if TYPE_CHECKING:
     from resnet_edge.pipeline import ExportOptions
@@ -59,7 +62,7 @@ def open_source(model: Any, options: ExportOptions) -> Source:
 
     Args:
         model: A registry name, a path, or a ``keras.Model``.
-        options: Weights, shapes, preprocessing, labels, custom objects.
+        options: Weights, shapes, preprocessing, custom objects.
 
     Raises:
         UsageError: There is no such model, or an option does not go with this kind of model.
@@ -68,16 +71,12 @@ def open_source(model: Any, options: ExportOptions) -> Source:
     """
     if not isinstance(model, str | Path):
         _refuse_options(options, (*_REGISTRY_ONLY, *_FILE_ONLY), "a model in memory")
-        source = _from_memory(model, options)
-    elif is_registry_name(model):
+        return _from_memory(model, options)
+    if is_registry_name(model):
         _refuse_options(options, _FILE_ONLY, f"the registry model {model}")
-        source = _from_registry(str(model), options)
-    else:
-        _refuse_options(options, _REGISTRY_ONLY, "a model file, which has its own")
-        source = _from_file(Path(model), options)
-    if options.labels is not None:
-        source = replace(source, labels=read_labels(options.labels, classes=source.model.output_shape[-1]))
-    return source
+        return _from_registry(str(model), options)
+    _refuse_options(options, _REGISTRY_ONLY, "a model file, which has its own")
+    return _from_file(Path(model), options)
 
 
 def is_registry_name(model: str | Path) -> bool:
@@ -105,18 +104,33 @@ def _refuse_options(options: ExportOptions, names: tuple[str, ...], what: str) -
 
 
 def _from_registry(name: str, options: ExportOptions) -> Source:
-    from resnet_edge.models.build import build_model
-    from resnet_edge.models.weights import resolve_weights
-
     spec = find_model(name)
-    model = build_model(spec, options)
+    shape = options.input_shape
+    if shape is None and options.weights == "fashion-mnist":
+        shape = FASHION_MNIST_SHAPE
+    model = build_model(
+        spec,
+        input_shape=shape,
+        classes=options.classes,
+        width=options.width,
+        shortcut=Shortcut(options.shortcut) if options.shortcut else None,
+        seed=0 if options.weights is None else None,
+    )
     report = resolve_weights(spec, options.weights, model)
-    return report
+    contract = options.preprocess or report.preprocessing or spec.preprocessing
+    return Source(
+        name=spec.name,
+        model=model,
+        origin="registry",
+        weights=report.kind,
+        weights_digest=report.digest,
+        preprocessing=_preprocessing(contract, model, options, large_images=spec.large_images),
+        labels=report.labels,
+        warnings=report.warnings,
+    )
 
 
 def _from_file(path: Path, options: ExportOptions) -> Source:
-    from resnet_edge.models.loading import load_model_file
-
     loaded = load_model_file(
         path,
         input_shape=options.input_shape,
@@ -126,7 +140,7 @@ def _from_file(path: Path, options: ExportOptions) -> Source:
     source = _from_memory(loaded.model, options)
     return replace(
         source,
-        name=legal_name(path.stem).replace("/", "_"),
+        name=_artifact_name(path.stem),
         origin="file",
         path=path,
         digest=loaded.digest,
@@ -136,15 +150,33 @@ def _from_file(path: Path, options: ExportOptions) -> Source:
 
 
 def _from_memory(model: Any, options: ExportOptions) -> Source:
-    warnings = (
-        ()
-        if options.preprocess
-        else ("no --preprocess given: the model is taken to want pixels 0..255 as they are (raw)",)
-    )
+    raw = "no --preprocess given: the model is taken to want pixels 0..255 as they are (raw)"
     return Source(
-        name=legal_name(model.name).replace("/", "_"),
+        name=_artifact_name(model.name),
         model=model,
         origin="memory",
-        preprocessing=_preprocessing(options, "raw", model),
-        warnings=warnings,
+        preprocessing=_preprocessing(options.preprocess or "raw", model, options),
+        warnings=_precision_warnings(model) if options.preprocess else (raw, *_precision_warnings(model)),
+    )
+
+
+def _artifact_name(text: str) -> str:
+    return legal_name(text).replace("/", "_")
+
+
+def _preprocessing(
+    contract: str, model: Any, options: ExportOptions, *, large_images: bool = False
+) -> Preprocessing:
+    height, width, channels = image_shape(model, options.input_shape)
+    # ImageNet's models were evaluated on the middle 224 pixels of 256.
+    resize = (round(height * 256 / 224), round(width * 256 / 224)) if large_images else None
+    return Preprocessing.parse(contract, channels, (height, width), resize=resize)
+
+
+def _precision_warnings(model: Any) -> tuple[str, ...]:
+    """What is said about models that do not compute in float32, as the artifacts do."""
+    dtypes = sorted({layer.compute_dtype for layer in model._flatten_layers()} - {"float32"})  # noqa: SLF001 - Keras' only recursive listing
+    return tuple(
+        f"the model computes in {dtype}, the artifacts in float32: the proof says how far they are apart"
+        for dtype in dtypes
     )

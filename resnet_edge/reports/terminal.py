@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from resnet_edge.models.spec import ModelSpec
 
 
-def _table(*columns: str, title: str = "") -> Table:
+def _table(*columns: str) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False
     )
     for column in columns:
         # A figure is read from its right end, a name from its left.
         name, _, alignment = column.partition(">")
-        table.add_column(name.strip(), justify="right" if alignment else "left", overflow="fold")
+        table.add_column(name.strip(), justify="right" if alignment else "left", no_wrap=name == columns[0])
     return table
 
 
@@ -75,8 +75,8 @@ def show_bundle(
         f"{_millions(model['macs'])} MACs, weights: {escape(model['weights'])}"
     )
     console.print(
-        f"{source['name']} {shape(source['shape'])} {source['dtype']} -> {result['name']} {shape(result['shape'])}; "
-        f"pixels: {escape(_contract(manifest))}"
+        f"{source['name']} {shape(source['shape'])} {source['dtype']} -> "
+        f"{result['name']} {shape(result['shape'])}; pixels: {escape(_contract(manifest))}"
     )
     table = _table("artifact", "size >", "max abs error against Keras >", "allowed >")
     for artifact in manifest["artifacts"]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from resnet_edge.engines.batching import run_in_batches
 from resnet_edge.errors import ConversionFailedError
@@ -15,13 +14,15 @@ from resnet_edge.graph.execution import execute, execute_all
 from resnet_edge.manifest import ProofRecord
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from resnet_edge.data.preprocessing import Preprocessing
     from resnet_edge.engines import Engine
     from resnet_edge.graph import Graph
 
 FLOAT_TOLERANCE = 1e-4
-"""Allowed share of max(1, max|reference|): the runtimes order their float32 sums differently, which on ResNets
-costs 1e-6 to 1e-5; a wrong weight, padding or fold costs far more."""
+"""Allowed share of max(1, max|reference|): runtimes order their float32 sums differently, which on ResNets costs
+1e-6 to 1e-5; a wrong weight, padding or fold costs far more."""
 
 HALF_TOLERANCE = 2e-2
 """The same for a reference that computes in float16 itself: 11 significant bits through some fifty layers."""

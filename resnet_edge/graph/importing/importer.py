@@ -28,7 +28,7 @@ def import_keras(model: Any, *, input_shape: Shape | None = None) -> Graph:
             of the kind above.
     """
     builder = Builder(translator_of, unsupported)
-    image = builder.emit(Input(shape=_image_shape(model, input_shape)), (), path=INPUT_NAME)
+    image = builder.emit(Input(shape=image_shape(model, input_shape)), (), path=INPUT_NAME)
     functional = functional_of(model)
     if functional is not None:
         outputs = builder.walk(functional.outputs, {id(functional.inputs[0]): image}, path="")
@@ -55,8 +55,12 @@ def import_keras(model: Any, *, input_shape: Shape | None = None) -> Graph:
     return GraphEditor(graph).graph()  # without what does not lead to the output
 
 
-def _image_shape(model: Any, wanted: Shape | None) -> Shape:
-    """The image's shape: the model's own where it has one, completed by the user's."""
+def image_shape(model: Any, wanted: Shape | None) -> Shape:
+    """The image's (height, width, channels): the model's own where it has one, completed by the user's.
+
+    Raises:
+        ModelRejectedError: The model does not take one image, contradicts ``wanted``, or leaves a size open.
+    """
     inputs = getattr(functional_of(model), "inputs", None)
     if inputs is not None and len(inputs) != 1:
         raise ModelRejectedError(

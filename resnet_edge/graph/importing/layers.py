@@ -135,7 +135,6 @@ def _dense(call: Call) -> Tensor:
 
 def _batchnorm(call: Call) -> Tensor:
     layer, tensor = call.operation, call.args[0]
-    _check_inference(call)
     rank = len(tensor.shape) + 1
     if layer.axis not in (-1, rank - 1):
         raise call.rejected(f"axis {layer.axis}", allowed="the last axis (channels_last)")
@@ -253,18 +252,7 @@ def _permute(call: Call) -> Tensor:
 
 def _identity(call: Call) -> Tensor:
     """Layers that do nothing at inference: dropout, noise, augmentation, regularizers."""
-    _check_inference(call)
     return call.tensor
-
-
-def _check_inference(call: Call) -> None:
-    """Refuse ``layer(x, training=True)``: it stays in training mode in the finished model too."""
-    if call.kwargs.get("training"):
-        raise call.rejected(
-            "called with training=True, so that it computes from the batch, or at random",
-            allowed="inference mode",
-            next_step="call it without training=True in the model that is exported",
-        )
 
 
 def _resizing(call: Call) -> Tensor:
