@@ -94,8 +94,8 @@ def _convolve(
     )
     bias = constants.tensor("bias")
     grouped = weight.shape[2] != x.shape[3]
-    # TensorFlow's graph optimizer fuses BiasAdd into a convolution; built without oneDNN, it then cannot run a
-    # grouped one. It leaves Add alone.
+    # TensorFlow's graph optimizer fuses BiasAdd, not Add, into a convolution, and the fused kernel takes no
+    # groups where oneDNN is switched off.
     y = raw.AddV2(x=y, y=bias) if grouped else raw.BiasAdd(value=y, bias=bias)
     return _activate(y, op.activation)
 
@@ -237,7 +237,7 @@ def _padded(x: tf.Tensor, padding: Padding, channels: tuple[int, int] = (0, 0)) 
     rows, columns = (padding.top, padding.bottom), (padding.left, padding.right)
     widths = [(0, 0), rows, columns, channels]
     if any(channels):
-        # TensorFlow's graph optimizer fuses Pad, but not PadV2, into a convolution as if it padded no channels.
+        # TensorFlow's graph optimizer fuses Pad, not PadV2, into a convolution, and forgets the channels.
         return raw.PadV2(input=x, paddings=widths, constant_values=0.0)
     return raw.Pad(input=x, paddings=widths)
 
