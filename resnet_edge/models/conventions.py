@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -10,6 +11,17 @@ from resnet_edge.models.spec import Family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+class Naming(enum.StrEnum):
+    """How a weight file names its tensors."""
+
+    PYTORCH = "pytorch"
+    """``layer1.0.conv1.weight``: torchvision, timm, akamaster."""
+    KERAS = "keras"
+    """``conv1_conv/kernel``: keras.applications, and whatever Keras saved of our own models."""
+    KERAS_ORDER = "keras-order"
+    """``conv2d_5/kernel``: names that Keras counted up, so that only their order means something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +70,7 @@ class Conventions:
 
     Attributes:
         names: Of the layers.
+        naming: Of the tensors in the published weight files.
         epsilon: Of every batch norm.
         momentum: Of every batch norm, in Keras' sense (PyTorch's is 1 minus this).
         outer_bias: Whether the stem, the projections and the last convolution of a branch have a bias.
@@ -70,6 +83,7 @@ class Conventions:
     """
 
     names: Names
+    naming: Naming
     epsilon: float
     momentum: float
     outer_bias: bool = False
@@ -80,7 +94,7 @@ class Conventions:
     pool_pads_zeros: bool = True
 
 
-_TORCH = Conventions(names=Names(), epsilon=1e-5, momentum=0.9)
+_TORCH = Conventions(names=Names(), naming=Naming.PYTORCH, epsilon=1e-5, momentum=0.9)
 
 _TIMM_V2 = Conventions(
     names=Names(
@@ -93,6 +107,7 @@ _TIMM_V2 = Conventions(
         pool="head.global_pool",
         classifier="head.fc",
     ),
+    naming=Naming.PYTORCH,
     epsilon=1e-5,
     momentum=0.9,
     projection_norm=False,
@@ -113,6 +128,7 @@ _KERAS = Conventions(
         pool="avg_pool",
         classifier="predictions",
     ),
+    naming=Naming.KERAS,
     epsilon=1.001e-5,
     momentum=0.99,
     outer_bias=True,
@@ -123,6 +139,7 @@ CONVENTIONS: Mapping[Family, Conventions] = MappingProxyType(
     {
         Family.MLPERF_TINY: replace(
             _TORCH,
+            naming=Naming.KERAS_ORDER,
             epsilon=1e-3,
             momentum=0.99,
             outer_bias=True,

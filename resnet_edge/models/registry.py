@@ -37,6 +37,7 @@ _ROWS = (
         macs=12_501_632,
         published=Published(parameters=78_666, source="MLPerf Tiny", with_statistics=True),
         weights=("fashion-mnist",),
+        weights_input_shape=(28, 28, 1),
     ),
     _cifar(
         name="resnet20",

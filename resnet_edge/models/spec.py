@@ -80,6 +80,7 @@ class ModelSpec:
         head: Logits or probabilities.
         preprocessing: Preprocessing contract of the published weights (see ``resnet_edge.data``).
         weights: Names that ``--weights`` takes besides a file.
+        weights_input_shape: The input of those weights, where it is not the row's default.
         shortcut: The default shortcut; only the CIFAR families offer a choice.
         stride_in_3x3: Whether a bottleneck strides in its 3x3 convolution (v1.5) or its first 1x1 (v1).
         groups: Groups of a bottleneck's 3x3 convolution.
@@ -102,12 +103,17 @@ class ModelSpec:
     head: Head
     preprocessing: str
     weights: tuple[str, ...] = ()
+    weights_input_shape: tuple[int, int, int] | None = None
     shortcut: Shortcut = Shortcut.PROJECTION
     stride_in_3x3: bool = True
     groups: int = 1
     branch_width: int = 64
     deep_stem: bool = False
     squeeze_excitation: bool = False
+
+    def input_shape_with(self, weights: str | None) -> tuple[int, int, int]:
+        """The default input shape of a model that is about to get the weights of this name."""
+        return (weights in self.weights and self.weights_input_shape) or self.input_shape
 
     @property
     def large_images(self) -> bool:
