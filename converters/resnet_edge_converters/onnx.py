@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from onnx import ModelProto, helper
 
@@ -25,7 +25,7 @@ PRODUCER = "resnet-edge"
 class OnnxConverter:
     """Writes ``.onnx`` files: float32, NCHW inside, the same bytes from the same graph and settings."""
 
-    suffix: ClassVar[str] = ".onnx"
+    suffix = ".onnx"
 
     def convert(self, graph: Graph, destination: Path, settings: ConversionSettings) -> None:
         """Write ``graph`` to ``destination``, which does not exist yet.
