@@ -25,6 +25,7 @@ import tensorflow as tf
 from safetensors.numpy import save_file
 
 from resnet_edge.data import shipped
+from resnet_edge.data.preprocessing import Preprocessing
 from resnet_edge.models import build_model, find_model
 from training.datasets import CLASSES, DESTINATION, write_digests
 from training.source import Images, read_test, read_training
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
 
 MODEL = "resnet8"
 WEIGHTS = "resnet8.safetensors"
+PREPROCESSING = Preprocessing.parse("unit", channels=1, input_size=(28, 28))
+"""With pixels / 255 an int8 input can have scale 1/255 and zero point -128, and then represents every pixel
+exactly; the images' black background is 0, which is also what the convolutions pad with."""
 
 EPOCHS = 24
 BATCH = 128
-PEAK_LEARNING_RATE = 0.1
+PEAK_LEARNING_RATE = 0.2
 WARM_UP_EPOCHS = 2
 WEIGHT_DECAY = 1e-3
 LABEL_SMOOTHING = 0.05
@@ -49,7 +53,7 @@ VALIDATION_IMAGES = 5_000
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc] # keras comes without types
-    """Shuffled, augmented batches of model inputs: pixels / 255, one-hot labels."""
+    """Shuffled, augmented batches: model inputs and one-hot labels."""
 
     def __init__(self, data: Images) -> None:
         super().__init__()
@@ -64,7 +68,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # keras comes withou
         """Batch ``number`` of this epoch."""
         chosen = self._order[number * BATCH : (number + 1) * BATCH]
         images = augment(self._data.images[chosen], self._random)
-        return to_inputs(images), np.eye(CLASSES, dtype=np.float32)[self._data.labels[chosen]]
+        return PREPROCESSING.apply(images), np.eye(CLASSES, dtype=np.float32)[self._data.labels[chosen]]
 
     def on_epoch_end(self) -> None:
         """Shuffle for the next epoch."""
@@ -72,7 +76,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc] # keras comes withou
 
 
 def augment(images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """Shift each image by up to ``SHIFT`` pixels each way and mirror every second one, at random."""
+    """Shift each image by up to ``SHIFT`` pixels each way, and mirror it or not, at random."""
     count, height, width, _ = images.shape
     padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
     top, left = random.integers(0, 2 * SHIFT + 1, (2, count, 1))
@@ -82,11 +86,6 @@ def augment(images: NDArray[np.uint8], random: np.random.Generator) -> NDArray[n
     columns = columns + left
     shifted: NDArray[np.uint8] = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None]]
     return shifted
-
-
-def to_inputs(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The contract ``unit``, which the weights file names."""
-    return images.astype(np.float32) / np.float32(255)
 
 
 def train(data: Images, epochs: int) -> keras.Model:
@@ -119,7 +118,7 @@ def _optimizer(steps_per_epoch: int, epochs: int) -> keras.optimizers.Optimizer:
 
 def count_correct(model: keras.Model, data: Images) -> int:
     """How many images the model puts first in the right class."""
-    probabilities = model.predict(to_inputs(data.images), batch_size=500, verbose=0)
+    probabilities = model.predict(PREPROCESSING.apply(data.images), batch_size=500, verbose=0)
     return int(np.count_nonzero(probabilities.argmax(axis=1) == data.labels))
 
 
@@ -133,7 +132,7 @@ def write_weights(model: keras.Model, path: Path) -> None:
         "input_shape": list(model.input_shape[1:]),
         "classes": CLASSES,
         "labels": list(shipped.FASHION_MNIST_LABELS),
-        "preprocess": "unit",
+        "preprocess": PREPROCESSING.name,
         "data": "Fashion-MNIST (MIT licence, Copyright 2017 Zalando SE)",
     }
     tensors = {variable.path: np.ascontiguousarray(variable.numpy()) for variable in model.weights}

@@ -219,7 +219,9 @@ def test_folded_leaves_the_geometry_and_takes_pixels():
     pixels = contract.folded().apply(images)
     assert np.array_equal(pixels, np.round(pixels))
     scale, offset = contract.affine()
-    np.testing.assert_allclose(pixels[..., ::-1] * scale + offset, contract.apply(images), rtol=1e-5, atol=3e-5)
+    np.testing.assert_allclose(
+        pixels[..., ::-1] * scale + offset, contract.apply(images), rtol=1e-5, atol=3e-5
+    )
 
 
 def test_description_names_the_geometry_and_the_numbers():
