@@ -90,9 +90,9 @@ def export(
             is left behind.
     """
     options, stages, destination = options or ExportOptions(), stages or Stages(), Path(bundle)
-    converters, warnings = exporting.choose_converters(options)
     bundles.check_destination(destination)
     with stages.stage("load TensorFlow"):
+        converters, warnings = exporting.choose_converters(options)
         exporting.load_framework()
     with stages.stage("load the model"):
         source = exporting.open_source(model, options)

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, title=title or None, title_justify="left", title_style="bold", pad_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         # A figure is read from its right end, a name from its left.
         name, _, alignment = column.partition(">")
@@ -71,8 +69,8 @@ def show_bundle(
     console = Console()
     model, source, result = manifest["model"], manifest["input"], manifest["output"]
     console.print(
-        f"[bold]{escape(str(path))}[/]  {escape(model['name'])}: {_millions(model['parameters'])} parameters, "
-        f"{_millions(model['macs'])} MACs, weights: {escape(model['weights'])}"
+        f"[bold]{escape(str(path))}[/]  {escape(model['name'])}: {_millions(model['parameters'])} "
+        f"parameters, {_millions(model['macs'])} MACs, weights: {escape(model['weights'])}"
     )
     console.print(
         f"{source['name']} {shape(source['shape'])} {source['dtype']} -> "

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from resnet_edge.graph import Graph
 
 FLOAT_TOLERANCE = 1e-4
-"""Allowed share of max(1, max|reference|): runtimes order their float32 sums differently, which on ResNets costs
-1e-6 to 1e-5; a wrong weight, padding or fold costs far more."""
+"""Allowed share of max(1, max|reference|): runtimes order their float32 sums differently, which on ResNets
+costs 1e-6 to 1e-5; a wrong weight, padding or fold costs far more."""
 
 HALF_TOLERANCE = 2e-2
 """The same for a reference that computes in float16 itself: 11 significant bits through some fifty layers."""
