@@ -9,7 +9,7 @@ from resnet_edge import __version__
 from resnet_edge.engines.savedmodel import SIGNATURE, SavedModelEngine
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge.tensorflow_import import tf
-from resnet_edge_converters.savedmodel_constants import NodeConstants, attach, make_variables
+from resnet_edge_converters.savedmodel_constants import NodeConstants, attach, make_variables, scope
 from resnet_edge_converters.savedmodel_operators import compute
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ def _function(graph: Graph, constants: Mapping[str, NodeConstants]) -> Any:
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
         tensors = {INPUT_NAME: image}
         for node in graph.nodes[1:]:
-            # TensorFlow takes the graph's names but for these characters at either end.
-            with tf.name_scope(node.name.strip("_-/") or "node"):
+            with tf.name_scope(scope(node.name)):
                 inputs = [tensors[name] for name in node.inputs]
                 tensors[node.name] = compute(node.op, constants[node.name], *inputs)
         return {graph.output_name: tensors[graph.output]}

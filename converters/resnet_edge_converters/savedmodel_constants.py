@@ -33,13 +33,18 @@ class NodeConstants:
         return self.variables[role].read_value()
 
 
+def scope(node: str) -> str:
+    """A node's name as TensorFlow's operators can carry it: none of these characters at either end."""
+    return node.strip("_-/") or "node"
+
+
 def make_variables(graph: Graph) -> dict[str, NodeConstants]:
-    """Every node's constants by the node's name; the variables are named ``<node>/<role>``."""
+    """Every node's constants by the node's name."""
     return {
         node.name: NodeConstants(
             node=node,
             variables={
-                role: tf.Variable(array, trainable=False, name=f"{node.name}/{role}")
+                role: tf.Variable(array, trainable=False, name=f"{scope(node.name)}/{role}")
                 for role, array in node.op.weights().items()
             },
         )
