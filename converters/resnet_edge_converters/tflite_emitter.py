@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from resnet_edge.graph.operators import Activation
+from resnet_edge.passes.signs import nonnegative
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -76,6 +78,11 @@ class Emitter:
     def result_shape(self, node: Node) -> Shape:
         """The shape of what a node computes, without the batch."""
         return self.graph.shapes[node.name]
+
+    @cached_property
+    def nonnegative(self) -> frozenset[str]:
+        """Names of the nodes whose tensors hold no number below zero."""
+        return nonnegative(self.graph)
 
     def tensor(self, name: str) -> TensorId:
         """The tensor that the node of this name computes."""

@@ -74,6 +74,7 @@ class ModelBuilder:
         self._subgraph.operators = []
         # By convention the first buffer is empty: the one of all tensors that are not constants.
         self._buffers = [_ConstantBuffer(np.empty(0, np.uint8))]
+        self._alike: dict[tuple[str, tuple[int, ...], bytes], list[int]] = {}
         self._codes: dict[str, int] = {}
         self._versions: dict[str, int] = {}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], TensorId] = {}
@@ -182,8 +183,15 @@ class ModelBuilder:
         return tensor
 
     def _buffer(self, data: NDArray[Any]) -> int:
+        """The buffer with these bytes: an equal one that is there already, or a new one."""
+        # The first elements tell nearly all weights apart, so that hardly any are compared in full.
+        alike = self._alike.setdefault((data.dtype.name, data.shape, data.flat[:16].tobytes()), [])
+        for index in alike:
+            if np.array_equal(self._buffers[index].data, data):
+                return index
+        alike.append(len(self._buffers))
         self._buffers.append(_ConstantBuffer(data))
-        return len(self._buffers) - 1
+        return alike[-1]
 
     def _operator_codes(self) -> list[Any]:
         codes = []

@@ -13,37 +13,16 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from resnet_edge.graph.geometry import Padding, ShapeError, window_count
-from resnet_edge.graph.operators import (
-    Activation,
-    AveragePool2D,
-    Concat,
-    Conv2D,
-    DepthwiseConv2D,
-    Elementwise,
-    Function,
-    GlobalAveragePool,
-    GlobalMaxPool,
-    MaxPool2D,
-    Pad,
-    Permute,
-    Reshape,
-    Slice,
-)
+from resnet_edge.graph.operators import AveragePool2D, Conv2D, DepthwiseConv2D, MaxPool2D
 from resnet_edge_converters.tflite_emitter import FUSED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from resnet_edge.graph import Graph, Node
+    from resnet_edge.graph import Node
     from resnet_edge.graph.geometry import Shape
     from resnet_edge_converters.tflite_emitter import Emitter
     from resnet_edge_converters.tflite_flatbuffer import TensorId
-
-NOT_NEGATIVE = (Function.RELU, Function.RELU6, Function.SIGMOID, Function.SOFTMAX, Function.HARD_SIGMOID)
-"""Functions that never return a negative number."""
-
-KEEP_SIGN = (AveragePool2D, Concat, GlobalAveragePool, GlobalMaxPool, MaxPool2D, Pad, Permute, Reshape, Slice)
-"""Operators that return no negative number where they get none."""
 
 LOWEST = float(np.finfo(np.float32).min)
 """What no number of a feature map is less than."""
@@ -109,7 +88,7 @@ def emit_depthwise(op: DepthwiseConv2D, node: Node, to: Emitter) -> None:
 def emit_max_pool(op: MaxPool2D, node: Node, to: Emitter) -> None:
     """MAX_POOL_2D, padded so that a padded cell never wins."""
     # A zero never wins where nothing is negative, as after a ReLU; and unlike PADV2, XNNPACK runs PAD.
-    fill = None if _never_negative(to.graph, node.inputs[0]) else LOWEST
+    fill = None if node.inputs[0] in to.nonnegative else LOWEST
     source, options = _windowed(schema.Pool2DOptionsT(), op, node, to, fill)
     to.model.operator("MAX_POOL_2D", [source], to.result(node), options)
 
@@ -163,16 +142,6 @@ def _pad(node: Node, to: Emitter, padding: Padding, fill: float | None) -> Tenso
     else:
         to.model.operator("PADV2", [*inputs, to.number(node, "fill", fill)], padded, schema.PadV2OptionsT())
     return padded
-
-
-def _never_negative(graph: Graph, name: str) -> bool:
-    """Whether a tensor surely holds no negative number."""
-    node = graph.by_name[name]
-    if getattr(node.op, "activation", Activation.NONE) is not Activation.NONE:
-        return True
-    if isinstance(node.op, Elementwise):
-        return node.op.function in NOT_NEGATIVE
-    return isinstance(node.op, KEEP_SIGN) and all(_never_negative(graph, source) for source in node.inputs)
 
 
 def _average_correction(op: AveragePool2D, shape: Shape) -> NDArray[np.float32]:

@@ -43,9 +43,9 @@ AT_MOST_8_BITS = ("int8", "uint8", "int4", "uint4", "int2")
 def inspect_tflite(path: Path) -> FileReport:
     """Look into a .tflite file, also one that another tool wrote.
 
-    Parameters are the elements of the constants that operators take, each buffer counted once. Numbers
-    without dimensions are left out, and so are 32- and 64-bit integers unless they are a bias: they are
-    shapes, axes and paddings. The operators of :data:`WEIGHT_INPUT` make up the multiply-accumulates.
+    Parameters are the elements of the constants that operators take. Numbers without dimensions are left
+    out, and so are 32- and 64-bit integers unless they are a bias: those are shapes, axes and paddings.
+    Multiply-accumulates are those of the operators in :data:`WEIGHT_INPUT`.
 
     Raises:
         ModelRejectedError: The file cannot be read, is not TFLite, or is damaged.
@@ -98,12 +98,12 @@ def _counts(operators: Iterable[Operator]) -> tuple[OperatorCount, ...]:
 
 def _parameters(operators: Iterable[Operator]) -> int:
     weights = {
-        tensor.buffer: math.prod(extent or 0 for extent in tensor.shape)
+        tensor
         for operator in operators
         for place, tensor in enumerate(operator.inputs)
         if tensor is not None and _is_weight(tensor, is_bias=BIAS_INPUT.get(operator.name) == place)
     }
-    return sum(weights.values())
+    return sum(_product(tensor.shape) or 0 for tensor in weights)
 
 
 def _is_weight(tensor: Tensor, *, is_bias: bool) -> bool:

@@ -33,24 +33,22 @@ _DTYPES = {code: name.lower() for name, code in vars(schema.TensorType).items() 
 _BUILTINS = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tensor:
-    """A tensor as the file describes it.
+    """A tensor as the file describes it; equal only to itself.
 
     Attributes:
         name: In the graph.
         shape: All dimensions; None where one is open.
         dtype: NumPy's name of the element type.
         quantization: None for real numbers.
-        buffer: Which of the file's buffers belongs to it.
-        constant: Whether that buffer holds its value.
+        constant: Whether the file holds its value.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     quantization: Quantization | None
-    buffer: int
     constant: bool
 
 
@@ -202,7 +200,6 @@ class _Reader:
             shape=tuple(None if extent == -1 else extent for extent in shape),
             dtype=_DTYPES.get(tensor.Type(), f"type_{tensor.Type()}"),
             quantization=self._quantization(tensor.Quantization()),
-            buffer=tensor.Buffer(),
             # Beyond two gigabytes a buffer lies behind the flatbuffer, and has a size instead of data.
             constant=buffer.DataLength() > 0 or buffer.Size() > 0,
         )
