@@ -1,0 +1,53 @@
+# Two commands do all the set-up on a fresh machine with Python 3.11-3.13 and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ORT118 ?= .venv-ort118
+DEMO ?= demo-bundle
+# Where the machine has a single core, one worker is as good as none.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+
+.PHONY: demo test ort118 lint bench clean
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed tests/requirements-torch.txt
+	$(BIN)/python -m pip install --quiet -e '.[test,lint,torch]' -r tests/requirements-torch.txt
+	touch $@
+
+# Export the shipped model, show the bundle, and classify an image with the script that goes to the device.
+demo: $(VENV)/installed
+	$(BIN)/resnet-edge export resnet8 --weights fashion-mnist -o $(DEMO) --format all
+	$(BIN)/resnet-edge inspect $(DEMO)/resnet8-fp32.tflite
+	$(BIN)/python -m pip install --quiet pillow
+	$(BIN)/python $(DEMO)/run_tflite.py calibration_data/fashion_mnist/ankle_boot.png
+	$(BIN)/python $(DEMO)/run_onnx.py calibration_data/fashion_mnist/ankle_boot.png
+
+# ONNX Runtime 1.18 needs NumPy 1, so it lives apart; it has no wheels for Python 3.13, where its tests skip.
+$(ORT118)/installed: tests/compat/requirements-ort118.txt
+	if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))'; then \
+	  $(PYTHON) -m venv $(ORT118) && \
+	  $(ORT118)/bin/python -m pip install --quiet -r tests/compat/requirements-ort118.txt; \
+	else mkdir -p $(ORT118); fi
+	touch $@
+
+ort118: $(ORT118)/installed
+
+test: $(VENV)/installed-test $(ORT118)/installed
+	RESNET_EDGE_ORT118=$(ORT118) $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python -m benchmarks.export
+
+clean:
+	rm -rf $(VENV) $(ORT118) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
