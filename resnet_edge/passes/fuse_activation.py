@@ -51,7 +51,8 @@ def fuse_activation(graph: Graph) -> tuple[Graph, PassReport]:
         if not isinstance(node.op, Elementwise) or node.op.function not in _FUSED:
             continue
         try:
-            producer = _fuse(editor, node, _FUSED[node.op.function])
+            # As it stands now: an activation in front of it may just have been fused away.
+            producer = _fuse(editor, editor.node(node.name), _FUSED[node.op.function])
         except ObstacleError as obstacle:
             left.append(kept(node, str(obstacle)))
         else:
