@@ -194,14 +194,12 @@ class _Reader:
         shape = shape or self._numbers(tensor.ShapeLength(), tensor.ShapeAsNumpy)
         if len(shape) > MAX_RANK or min(shape, default=0) < -1:
             raise ValueError(f"a tensor has the shape {shape[:MAX_RANK]}")
-        buffer = self._buffers[tensor.Buffer()]
         return Tensor(
             name=self._text(tensor.Name()),
             shape=tuple(None if extent == -1 else extent for extent in shape),
             dtype=_DTYPES.get(tensor.Type(), f"type_{tensor.Type()}"),
             quantization=self._quantization(tensor.Quantization()),
-            # Beyond two gigabytes a buffer lies behind the flatbuffer, and has a size instead of data.
-            constant=buffer.DataLength() > 0 or buffer.Size() > 0,
+            constant=_holds_data(self._buffers[tensor.Buffer()]),
         )
 
     def _quantization(self, parameters: Any) -> Quantization | None:
@@ -244,3 +242,11 @@ class _Reader:
         if builtin == schema.BuiltinOperator.CUSTOM:
             return self._text(code.CustomCode()), True
         return _BUILTINS.get(builtin, f"BUILTIN_{builtin}"), False
+
+
+def _holds_data(buffer: Any) -> bool:
+    if buffer.DataLength():
+        buffer.DataAsNumpy()  # a view; fails where the data would reach beyond the end of the file
+        return True
+    # In models beyond two gigabytes a buffer lies behind the flatbuffer, and states its size only.
+    return bool(buffer.Size())
