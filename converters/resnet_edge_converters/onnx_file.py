@@ -10,8 +10,9 @@ Format: "Encoding" in the Protocol Buffers documentation, field numbers from ``o
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
@@ -19,7 +20,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from resnet_edge.errors import ConversionFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -55,6 +56,8 @@ class Constant:
 def write_model(model: ModelProto, constants: Sequence[Constant], destination: Path) -> None:
     """Write ``model``, whose graph has no initializers, with ``constants`` as its initializers.
 
+    On failure nothing is left of the file.
+
     Raises:
         ConversionFailedError: The file would be larger than a protobuf message can be.
         OSError: The file cannot be written.
@@ -67,11 +70,23 @@ def write_model(model: ModelProto, constants: Sequence[Constant], destination: P
     start, end = _split(model, _MODEL_GRAPH)
     graph_prefix = _prefix(_MODEL_GRAPH, graph_size)
     _check_size(len(start) + len(graph_prefix) + graph_size + len(end))
-    with destination.open("xb") as file:
+    with _new_file(destination) as file:
         file.writelines([start, graph_prefix, nodes])
         for prefix, header, constant in zip(prefixes, headers, constants, strict=True):
             file.writelines([prefix, header, np.ascontiguousarray(constant.array).data])
         file.writelines([interface, end])
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that did not exist before, and does not afterwards if writing it fails."""
+    with path.open("xb") as file:
+        try:
+            yield file
+            file.flush()
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def _check_size(size: int) -> None:

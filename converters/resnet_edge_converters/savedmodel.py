@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, ClassVar
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from resnet_edge import __version__
 from resnet_edge.engines.savedmodel import SIGNATURE, SavedModelEngine
@@ -13,7 +15,7 @@ from resnet_edge_converters.savedmodel_constants import NodeConstants, attach, m
 from resnet_edge_converters.savedmodel_operators import compute
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from resnet_edge.converters import ConversionSettings
@@ -29,10 +31,12 @@ class SavedModelConverter:
     ``savedmodel_constants.attach`` says how ``tf.train.load_checkpoint`` names the variables.
     """
 
-    suffix: ClassVar[str] = "-savedmodel"
+    suffix = "-savedmodel"
 
     def convert(self, graph: Graph, destination: Path, settings: ConversionSettings) -> None:
         """Write ``graph`` to the folder ``destination``, which does not exist yet.
+
+        On failure nothing is left of the folder.
 
         Raises:
             ConversionFailedError: An operator has no form in TensorFlow.
@@ -43,14 +47,12 @@ class SavedModelConverter:
         attach(module, constants)
         image = tf.TensorSpec([settings.batch, *graph.input_shape], tf.float32, name=INPUT_NAME)
         function = tf.function(_function(graph, constants), input_signature=[image], autograph=False)
-        tf.saved_model.save(
-            module,
-            str(destination),
-            signatures={SIGNATURE: function.get_concrete_function()},
-            # Debug information is the stack trace of every operator: this program's, of no use to the reader.
-            options=tf.saved_model.SaveOptions(save_debug_info=False),
-        )
-        _write_metadata(destination, settings.metadata)
+        # Debug information is the stack trace of every operator: this program's, of no use to the reader.
+        options = tf.saved_model.SaveOptions(save_debug_info=False)
+        signatures = {SIGNATURE: function.get_concrete_function()}
+        with _new_folder(destination):
+            tf.saved_model.save(module, str(destination), signatures, options)
+            _write_metadata(destination, settings.metadata)
 
     def open(self, artifact: Path, *, threads: int = 1) -> SavedModelEngine:
         """The artifact in TensorFlow.
@@ -74,6 +76,19 @@ def _function(graph: Graph, constants: Mapping[str, NodeConstants]) -> Any:
         return {graph.output_name: tensors[graph.output]}
 
     return serve
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[None]:
+    """A folder that did not exist before, and does not afterwards if TensorFlow fails to fill it."""
+    path.mkdir()
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(path)
+        if isinstance(error, tf.errors.OpError):  # what TensorFlow raises for a full disk, among others
+            raise OSError(f"TensorFlow cannot write {path}: {error.message}") from error
+        raise
 
 
 def _write_metadata(destination: Path, metadata: Mapping[str, str]) -> None:

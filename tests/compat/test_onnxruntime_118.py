@@ -31,7 +31,7 @@ def python_with_ort118() -> Path:
     """The interpreter of the environment that ``make test`` sets up (or ``RESNET_EDGE_ORT118`` points to)."""
     if sys.version_info >= (3, 13):
         pytest.skip("ONNX Runtime 1.18 has no wheels for Python 3.13 and newer")
-    folder = Path(os.environ.get("RESNET_EDGE_ORT118", ROOT / ".venv-ort118"))
+    folder = ROOT / os.environ.get("RESNET_EDGE_ORT118", ".venv-ort118")
     python = folder / "bin" / "python"
     if not python.exists():
         pytest.fail(f"{folder} is missing: `make ort118` sets it up, `make test` does so by itself")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import pytest
 
 from resnet_edge.converters import ConversionSettings
+from resnet_edge.engines.savedmodel import SIGNATURE
 from resnet_edge.errors import ConversionFailedError, DataRejectedError, ModelRejectedError
 from resnet_edge.graph import INPUT_NAME, Graph, Node
 from resnet_edge.graph.execution import execute
 from resnet_edge.graph.operators import Affine, Dense, GlobalAveragePool, Input
 from resnet_edge.inspection.tflite import inspect_tflite
+from resnet_edge.tensorflow_import import tf
+from resnet_edge_converters.onnx import OnnxConverter
+from resnet_edge_converters.savedmodel import METADATA_FILE, SavedModelConverter
 from resnet_edge_converters.tflite import TFLiteConverter
 from tests.graphs import OPERATOR_GRAPHS, images
 
@@ -58,6 +64,10 @@ class Format:
     same_bytes: bool = True
 
 
+def _signature(path: Path) -> Any:
+    return tf.saved_model.load(str(path)).signatures[SIGNATURE]
+
+
 FORMATS = (
     Format(
         name="tflite",
@@ -65,6 +75,21 @@ FORMATS = (
         inputs=lambda path: [tensor.name for tensor in inspect_tflite(path).inputs],
         outputs=lambda path: [tensor.name for tensor in inspect_tflite(path).outputs],
         metadata=lambda path: inspect_tflite(path).metadata,
+    ),
+    Format(
+        name="onnx",
+        converter=OnnxConverter,
+        inputs=lambda path: [tensor.name for tensor in onnx.load(path).graph.input],
+        outputs=lambda path: [tensor.name for tensor in onnx.load(path).graph.output],
+        metadata=lambda path: {entry.key: entry.value for entry in onnx.load(path).metadata_props},
+    ),
+    Format(
+        name="savedmodel",
+        converter=SavedModelConverter,
+        inputs=lambda path: list(_signature(path).structured_input_signature[1]),
+        outputs=lambda path: list(_signature(path).structured_outputs),
+        metadata=lambda path: json.loads((path / METADATA_FILE).read_text("utf-8"))["metadata"],
+        same_bytes=False,
     ),
 )
 

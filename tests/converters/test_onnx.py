@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tracemalloc
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -229,22 +226,6 @@ def test_a_flattened_map_that_is_the_output_is_in_the_graphs_order(tmp_path: Pat
     path = converted(graph, tmp_path)
     assert operators(path)["Transpose"] == 1
     assert_computes(path, graph)
-
-
-def test_same_graph_gives_same_bytes_in_another_process(tmp_path: Path) -> None:
-    script = (
-        "import sys, pathlib; from tests.graphs import OPERATOR_GRAPHS;"
-        "from resnet_edge.converters import ConversionSettings as S;"
-        "from resnet_edge_converters.onnx import OnnxConverter as C;"
-        "m = {'b': '2', 'a': '1'};"
-        "C().convert(OPERATOR_GRAPHS['residual_block'], pathlib.Path(sys.argv[1]), S(metadata=m))"
-    )
-    files = [tmp_path / f"{seed}.onnx" for seed in (1, 2)]
-    for seed, path in enumerate(files):
-        environment = os.environ | {"PYTHONHASHSEED": str(seed), "PYTHONPATH": os.pathsep.join(sys.path)}
-        subprocess.run([sys.executable, "-c", script, str(path)], check=True, env=environment)
-    ours = converted(OPERATOR_GRAPHS["residual_block"], tmp_path, metadata={"a": "1", "b": "2"})
-    assert len({path.read_bytes() for path in [*files, ours]}) == 1
 
 
 @pytest.mark.parametrize("name", ["residual_block", "upsample_bilinear", "relu6_of_map"])
