@@ -108,9 +108,10 @@ class _Target:
 
 def _targets(editor: GraphEditor, name: str, affine: ChannelAffine) -> Iterator[_Target]:
     """The operators that take what the tensor ``name`` holds."""
-    if editor.is_output(name):
+    users = editor.consumers(name)
+    if editor.is_output(name) or not users:
         raise ObstacleError("nothing follows that could take it")
-    for user in editor.consumers(name):
+    for user in users:
         if isinstance(user.op, Conv2D | DepthwiseConv2D | Dense | BatchNorm | Affine):
             yield _Target(name=user.name, op=user.op, affine=affine)
         else:
