@@ -112,6 +112,7 @@ class Expansion:
         node: The graph node.
         inputs: The tensors that hold its inputs, stored as ``onnx_layout`` says.
         input_shapes: Their shapes in the graph.
+        sources: The operators that compute its inputs.
         shape: Its result's shape in the graph.
         opset: The operator set to write in.
     """
@@ -121,6 +122,7 @@ class Expansion:
         self.node = node
         self.inputs = [builder.tensor(name) for name in node.inputs]
         self.input_shapes = [graph.shapes[name] for name in node.inputs]
+        self.sources = [graph.by_name[name].op for name in node.inputs]
         self.shape = graph.shapes[node.name]
         self.opset = builder.settings.opset
         self.nhwc_input = builder.settings.onnx_layout == "nhwc"
@@ -157,6 +159,7 @@ class Expansion:
         *,
         aside: str = "",
         dims: Shape | None = None,
+        unused_outputs: Sequence[str] = (),
         **attributes: float | str | Sequence[int],
     ) -> str:
         """Add an ONNX node.
@@ -166,6 +169,7 @@ class Expansion:
             inputs: Names of tensors and constants; empty for one that is left out.
             aside: What the node does beside the main one; it is named after that.
             dims: Its output's shape as stored; None: that of the graph node's result.
+            unused_outputs: Further outputs that the operator is asked for and nobody reads.
             attributes: The ONNX operator's attributes.
 
         Returns:
@@ -173,7 +177,8 @@ class Expansion:
         """
         output = self._builder.unused_name(f"{self.node.name}/{aside or op_type.lower()}")
         name = output if aside else self.node.name
-        step = helper.make_node(op_type, inputs, [output], name)
+        further = [self._builder.unused_name(f"{self.node.name}/{role}") for role in unused_outputs]
+        step = helper.make_node(op_type, inputs, [output, *further], name)
         step.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
         self._steps.append(step)
         self._dims.append(stored(self.shape) if dims is None else dims)

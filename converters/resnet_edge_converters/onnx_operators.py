@@ -198,7 +198,17 @@ def _concat(_op: Concat, to: Expansion, /) -> None:
 
 @expand.register
 def _max_pool(op: MaxPool2D, to: Expansion, /) -> None:
-    to.emit("MaxPool", to.inputs, kernel_shape=op.size, strides=op.strides, pads=_pads(op.padding))
+    # ONNX Runtime (seen in 1.31) and onnxsim move a Pad of zeros into the pool behind it, whose padding is
+    # minus infinity. A Pad that is still there may hold the largest value; asking for indices keeps them off.
+    unused = ("indices",) if isinstance(to.sources[0], Pad) else ()
+    to.emit(
+        "MaxPool",
+        to.inputs,
+        unused_outputs=unused,
+        kernel_shape=op.size,
+        strides=op.strides,
+        pads=_pads(op.padding),
+    )
 
 
 @expand.register
