@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resnet_edge import __version__
+from resnet_edge.engines.tflite import TFLiteEngine
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge_converters.tflite_emitter import Emitter
 from resnet_edge_converters.tflite_flatbuffer import ModelBuilder
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from resnet_edge.converters import ConversionSettings
-    from resnet_edge.engines import Engine
     from resnet_edge.graph import Graph
 
 
@@ -42,13 +42,11 @@ class TFLiteConverter:
             metadata=settings.metadata,
         )
 
-    def open(self, artifact: Path, *, threads: int = 1) -> Engine:
+    def open(self, artifact: Path, *, threads: int = 1) -> TFLiteEngine:
         """The artifact in LiteRT.
 
         Raises:
             DependencyMissingError: ai-edge-litert is not installed.
-            ConversionFailedError: LiteRT does not accept the file.
+            ModelRejectedError: LiteRT does not accept the file.
         """
-        from resnet_edge.engines.tflite import TFLiteEngine
-
         return TFLiteEngine(artifact, threads=threads)

@@ -46,20 +46,20 @@ class Window:
 
     def named_padding(self, size: tuple[int, int]) -> int | None:
         """SAME or VALID, if either gives the same windows on a map of ``size``; else None."""
+        wanted = self._places(size, self.padding)
         same = Padding.same(size, self.kernel, self.strides, self.dilation)
         for name, candidate in ((schema.Padding.VALID, Padding()), (schema.Padding.SAME, same)):
-            # The first window in the same place, and as many of them: what lies behind the last never counts.
-            if (candidate.top, candidate.left) == (self.padding.top, self.padding.left) and self._count(
-                size, candidate
-            ) == self._count(size, self.padding):
+            if self._places(size, candidate) == wanted:
                 return int(name)
         return None
 
-    def _count(self, size: tuple[int, int], padding: Padding) -> tuple[int, int] | None:
+    def _places(self, size: tuple[int, int], padding: Padding) -> tuple[int, ...] | None:
+        """Where the first window lies and how many there are; padding behind the last never counts."""
         try:
-            return window_count(size, self.kernel, self.strides, self.dilation, padding)
+            count = window_count(size, self.kernel, self.strides, self.dilation, padding)
         except ShapeError:
             return None
+        return padding.top, padding.left, *count
 
 
 def emit_conv(op: Conv2D, node: Node, to: Emitter) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from resnet_edge.engines.batching import run_in_batches
-from resnet_edge.errors import ConversionFailedError, DependencyMissingError
+from resnet_edge.errors import DependencyMissingError, ModelRejectedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,34 +25,32 @@ DELEGATE_NOTICE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
 
 
 class TFLiteEngine:
-    """A .tflite file with one float32 image input and one (N, classes) output.
+    """A .tflite file that takes one NHWC float32 image and gives one output, ours or another tool's.
 
     Args:
-        artifact: The file.
-        threads: CPU threads.
+        artifact: The ``.tflite`` file.
+        threads: Threads that LiteRT and XNNPACK use within an operator.
 
     Raises:
         DependencyMissingError: ai-edge-litert is not installed.
-        ConversionFailedError: LiteRT does not accept the file, or its input is not a float32 image.
+        ModelRejectedError: LiteRT does not accept the file, or it takes no single float image.
     """
 
     def __init__(self, artifact: Path, *, threads: int = 1) -> None:
         self._interpreter = _open(artifact, threads)
-        (image,) = self._interpreter.get_input_details()[:1]
-        shape = [int(extent) for extent in image["shape_signature"]]
-        if len(shape) != 4 or min(shape[1:]) < 1 or image["dtype"] is not np.float32:
-            raise ConversionFailedError(
-                "the file's input is not an image",
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if not (len(inputs) == len(outputs) == 1 and _is_image(inputs[0])):
+            raise ModelRejectedError(
+                "the model does not take one float image and give one output",
                 where=str(artifact),
-                found=f"{image['name']}: {np.dtype(image['dtype']).name} {shape}",
-                allowed="float32 (N, height, width, channels)",
-                next_step="give a file that this program exported",
+                found="; ".join(f"{tensor['name']} {_form(tensor)}" for tensor in [*inputs, *outputs]),
+                next_step="export a model with a single image input and a single output",
             )
-        self._image_shape = tuple(shape[1:])
-        self._batch = None if shape[0] == -1 else shape[0]
-        self._input = image["index"]
-        self._output = self._interpreter.get_output_details()[0]["index"]
-        self._allocated = int(image["shape"][0])
+        batch, *shape = inputs[0]["shape_signature"].tolist()
+        self._batch = None if batch == -1 else batch
+        self._image_shape = tuple(shape)
+        self._allocated = int(inputs[0]["shape"][0])
+        self._input, self._output = inputs[0]["index"], outputs[0]["index"]
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs (N, classes) for model inputs (N, height, width, channels).
@@ -60,9 +58,9 @@ class TFLiteEngine:
         Raises:
             DataRejectedError: The images do not have the artifact's shape, or there are none.
         """
-        return run_in_batches(images, image_shape=self._image_shape, batch=self._batch, run=self._run)
+        return run_in_batches(images, image_shape=self._image_shape, batch=self._batch, run=self._run_batch)
 
-    def _run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if len(images) != self._allocated:
             self._interpreter.resize_tensor_input(self._input, images.shape)
             self._interpreter.allocate_tensors()
@@ -104,13 +102,22 @@ def _open(artifact: Path, threads: int) -> Any:
             interpreter = Interpreter(model_path=str(artifact), num_threads=threads)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        raise ConversionFailedError(
+        raise ModelRejectedError(
             "LiteRT does not accept the file",
             where=str(artifact),
             found=str(error).strip(),
-            next_step="export the model again; if it stays so, please report it with the model",
+            next_step="look into it with `resnet-edge inspect`, or export it again",
         ) from error
     return interpreter
+
+
+def _is_image(tensor: dict[str, Any]) -> bool:
+    shape = tensor["shape_signature"]
+    return len(shape) == 4 and min(shape[1:]) > 0 and tensor["dtype"] is np.float32
+
+
+def _form(tensor: dict[str, Any]) -> str:
+    return f"{np.dtype(tensor['dtype']).name} {tensor['shape_signature'].tolist()}"
 
 
 @contextmanager

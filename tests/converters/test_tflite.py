@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 from resnet_edge.converters import ConversionSettings
 from resnet_edge.engines.tflite import DELEGATE_NOTICE, TFLiteEngine, _without_delegate_notice
-from resnet_edge.errors import ConversionFailedError, DependencyMissingError
+from resnet_edge.errors import ConversionFailedError, DependencyMissingError, ModelRejectedError
 from resnet_edge.graph import Graph, Node
 from resnet_edge.graph.execution import execute
 from resnet_edge.graph.geometry import Padding
@@ -325,7 +325,7 @@ class TestEngine:
 
     def test_says_so_where_the_input_is_no_float_image(self) -> None:
         artifact = shared_file("mlperf_tiny_resnet8_int8.tflite")
-        with pytest.raises(ConversionFailedError, match="int8"):
+        with pytest.raises(ModelRejectedError, match="int8"):
             TFLiteEngine(artifact)
 
     def test_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
