@@ -62,8 +62,8 @@ class Arithmetic:
 
     @property
     def int8_weights_only(self) -> bool:
-        """Whether only the weights have."""
-        return self.features not in _AT_MOST_8_BITS and self.weights in _AT_MOST_8_BITS
+        """Whether only the weights have, and the features are known to be real numbers."""
+        return "float" in self.features and self.weights in _AT_MOST_8_BITS
 
 
 def arithmetic(file: OnnxFile) -> Iterator[Arithmetic]:

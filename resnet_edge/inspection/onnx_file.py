@@ -21,10 +21,10 @@ from onnx import (
     helper,
     inliner,
     numpy_helper,
-    shape_inference,
 )
 
 from resnet_edge.errors import ModelRejectedError
+from resnet_edge.inspection.onnx_shapes import graphs_in, infer_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -91,19 +91,19 @@ def read_onnx(path: Path) -> OnnxFile:
         model = ModelProto.FromString(path.read_bytes())
         if not model.ir_version or not model.opset_import or not model.graph.node:
             raise ValueError("it holds no graph of operators")
-        constants = [tensor for graph in _graphs(model.graph) for tensor in _constants(graph)]
+        constants = [tensor for graph in graphs_in(model.graph) for tensor in _constants(graph)]
         values = {item.name: numpy_helper.to_array(item) for item in constants if _is_small(item)}
         external, external_size = _measure_external(constants, path.resolve().parent)
         described = [_described(tensor) for tensor in constants]
         _drop_large(model.graph)
-        model, unknown_shapes = _with_shapes(model)
-        graphs = list(_graphs(model.graph))
-        tensors = [value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info)]
+        if model.functions:
+            model = inliner.inline_local_functions(model)
+        inferred, unknown_shapes = infer_shapes(model)
         return OnnxFile(
             size=path.stat().st_size + external_size,
             model=model,
-            nodes=tuple(node for graph in graphs for node in graph.node),
-            tensors={value.name: tensor_of(value) for value in (*tensors, *described)},
+            nodes=tuple(node for graph in graphs_in(model.graph) for node in graph.node),
+            tensors={value.name: tensor_of(value) for value in (*inferred, *described)},
             constants=frozenset(tensor.name for tensor in constants),
             values=values,
             notes=(*external, *unknown_shapes),
@@ -145,16 +145,6 @@ def dtype_name(elem_type: int) -> str:
     return helper.tensor_dtype_to_np_dtype(elem_type).name
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph, and the bodies of its loops and branches."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                if body.node:
-                    yield from _graphs(body)
-
-
 def _constants(graph: GraphProto) -> Iterator[TensorProto]:
     """A graph's constants, whether listed or made by an operator ``Constant``."""
     yield from graph.initializer
@@ -182,17 +172,6 @@ def _drop_large(graph: GraphProto) -> None:
     small = [tensor for tensor in graph.initializer if _is_small(tensor)]
     del graph.initializer[:]
     graph.initializer.extend(small)
-
-
-def _with_shapes(model: ModelProto) -> tuple[ModelProto, list[str]]:
-    """The model with the shapes that follow from its inputs', and a note where that fails."""
-    try:
-        if model.functions:
-            model = inliner.inline_local_functions(model)
-        return shape_inference.infer_shapes(model, data_prop=True), []
-    except (RuntimeError, ValueError) as error:
-        first = str(error).strip().splitlines()[:1]
-        return model, [f"shapes do not follow from the inputs': {''.join(first)}"]
 
 
 def _measure_external(constants: Iterable[TensorProto], folder: Path) -> tuple[list[str], int]:
