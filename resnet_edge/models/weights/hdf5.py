@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_edge.errors import ModelRejectedError
 from resnet_edge.models.safety import check_hdf5, check_keras_archive
-from resnet_edge.models.safety_archive import seekable_weights
+from resnet_edge.models.safety.archive import weights_region
 from resnet_edge.models.weights.container import TensorFile, reading
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def open_keras_archive(path: Path) -> Iterator[TensorFile]:
     with contextlib.ExitStack() as stack:
         with reading(path):
             archive = stack.enter_context(zipfile.ZipFile(path))
-            file = stack.enter_context(h5py.File(stack.enter_context(seekable_weights(archive)), "r"))
+            region = stack.enter_context(weights_region(archive))
+            file = stack.enter_context(h5py.File(region.stream(), "r"))
         yield _tensor_file(path, file)
 
 
