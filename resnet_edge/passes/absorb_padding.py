@@ -27,51 +27,58 @@ def absorb_padding(graph: Graph) -> tuple[Graph, PassReport]:
     clipped = nonnegative(graph)
     changes: list[Change] = []
     left: list[Kept] = []
-    for node in graph.nodes:
+    for name in graph.by_name:
+        # As it stands now: an earlier Pad may have gone into this one.
+        node = editor.node(name)
         if not isinstance(node.op, Pad):
             continue
-        # As it stands now: an earlier Pad may have gone into this one.
-        pad = editor.node(node.name)
+        signed = node.inputs[0] not in clipped
         try:
-            padded = {user.name: _padded(pad, user, clipped) for user in _consumers(editor, pad)}
+            padded = {user.name: _padded(user, node.op, signed=signed) for user in _users(editor, node)}
         except ObstacleError as obstacle:
             left.append(kept(node, str(obstacle)))
             continue
-        for name, op in padded.items():
-            editor.set_op(name, op)
-        editor.remove(node.name)
+        for user, op in padded.items():
+            editor.set_op(user, op)
+        editor.remove(name)
         changes.append(change(node, "absorbed", into=tuple(padded)))
     return editor.graph(), PassReport(name="absorb_padding", changes=tuple(changes), kept=tuple(left))
 
 
-def _consumers(editor: GraphEditor, pad: Node) -> list[Node]:
-    if editor.is_output(pad.name):
+def _users(editor: GraphEditor, node: Node) -> list[Node]:
+    if editor.is_output(node.name):
         raise ObstacleError("its result is the model's output")
-    return editor.consumers(pad.name)
+    return editor.consumers(node.name)
 
 
-def _padded(pad: Node, user: Node, clipped: frozenset[str]) -> Operator:
-    """The consumer's operator with the Pad's zeros added to its own."""
-    assert isinstance(pad.op, Pad)  # noqa: S101 - for the type checker
+def _padded(user: Node, pad: Pad, *, signed: bool) -> Operator:
+    """The consumer's operator with the Pad's zeros added to its own.
+
+    Args:
+        user: The consumer.
+        pad: The Pad.
+        signed: Whether what is padded may be below zero.
+
+    Raises:
+        ObstacleError: The operator cannot pad so.
+    """
     op = user.op
     if isinstance(op, Pad):
-        before, after = (own + new for own, new in zip(op.channels, pad.op.channels, strict=True))
-        return replace(op, padding=op.padding + pad.op.padding, channels=(before, after))
-    if any(pad.op.channels):
+        before, after = (own + new for own, new in zip(op.channels, pad.channels, strict=True))
+        return replace(op, padding=op.padding + pad.padding, channels=(before, after))
+    if any(pad.channels):
         raise ObstacleError("pads channels, which only a node of its own can")
     if isinstance(op, Conv2D | DepthwiseConv2D):
-        return replace(op, padding=op.padding + pad.op.padding)
+        return replace(op, padding=op.padding + pad.padding)
     if isinstance(op, MaxPool2D):
-        return _padded_pool(pad, user, op, op.padding + pad.op.padding, clipped)
+        return _padded_pool(user, op, op.padding + pad.padding, signed=signed)
     if isinstance(op, AveragePool2D):
         raise ObstacleError(f"{label(user)} counts the zeros, and would not count its own padding")
     raise ObstacleError(f"feeds {label(user)}, which has no padding of its own")
 
 
-def _padded_pool(
-    pad: Node, user: Node, op: MaxPool2D, padding: Padding, clipped: frozenset[str]
-) -> MaxPool2D:
-    if pad.inputs[0] not in clipped:
+def _padded_pool(user: Node, op: MaxPool2D, padding: Padding, *, signed: bool) -> MaxPool2D:
+    if signed:
         raise ObstacleError(f"{label(user)} may find values below zero, among which its zeros win")
     # The last window begins inside the map only if it is longer than what is padded behind the map.
     if max(padding.top, padding.bottom) >= op.size[0] or max(padding.left, padding.right) >= op.size[1]:

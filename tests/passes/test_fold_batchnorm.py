@@ -349,6 +349,14 @@ def test_producer_that_is_the_output_keeps_its_value() -> None:
     np.testing.assert_array_equal(execute(after, images(graph)), execute(graph, images(graph)))
 
 
+def test_output_keeps_its_value_though_nodes_follow_that_nothing_needs() -> None:
+    builder = GraphBuilder((1, 1, 3))
+    norm = builder.batch_norm(builder.add(GlobalAveragePool(), builder.image), name="norm")
+    builder.dense(norm)
+    graph = builder.graph(norm)
+    _keeps(graph, "follows Input 'image'; nothing follows that could take it")
+
+
 def test_error_is_that_of_the_seeded_inputs() -> None:
     """The reported error is real: it grows with the scale, and is not zero where float32 rounds."""
     errors = []

@@ -125,6 +125,13 @@ def test_pad_in_front_of_the_stem_counts_as_padding(contract: str) -> None:
     }
 
 
+def test_order_cannot_pass_channels_padded_in_front() -> None:
+    builder = GraphBuilder((8, 7, 3))
+    padded = builder.add(Pad(channels=(1, 0)), builder.image, name="pad")
+    _, report = _folded(builder.classified(builder.conv(padded, 6, padding=Padding())), "caffe")
+    assert reasons(report)["input_order"].startswith("feeds Pad 'pad'")
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_numbers_of_channels(channels: int) -> None:
     result, report = _folded(_stem(Padding(), channels=channels), "tf")
