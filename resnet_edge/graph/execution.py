@@ -53,6 +53,10 @@ Tensor: TypeAlias = NDArray[np.float32]
 PATCH_BYTES = 32 * 2**20
 """Memory that a convolution may use for the patches it multiplies at a time."""
 
+FEW_ROWS = 8
+"""Products with fewer rows do not go to BLAS. They take as long as reading the weight does, so its threads
+have nothing to win, and on a busy machine lose a hundredfold by waiting for each other."""
+
 
 def execute(graph: Graph, images: Tensor) -> Tensor:
     """The model's outputs, (N, classes), for images (N, height, width, channels).
@@ -126,9 +130,16 @@ def _conv2d(op: Conv2D, x: Tensor, /) -> Tensor:
     for images, rows in _chunks(n, height, PATCH_BYTES // (4 * width * channels * kh * kw)):
         part = windows[images, rows]
         patches = part.reshape(*part.shape[:3], op.groups, -1, kh, kw).transpose(3, 0, 1, 2, 5, 6, 4)
-        product = patches.reshape(op.groups, -1, depth) @ weight
+        product = _product(patches.reshape(op.groups, -1, depth), weight)
         out[images, rows] = product.transpose(1, 0, 2).reshape(*part.shape[:3], -1)
     return _activated(_add_bias(out, op.bias), op.activation)
+
+
+def _product(rows: Tensor, weight: Tensor) -> Tensor:
+    """Matrix product of ``rows`` (..., n, depth) and ``weight`` (..., depth, out)."""
+    if rows.shape[-2] < FEW_ROWS:
+        return np.asarray(np.einsum("...nk,...ko->...no", rows, weight))
+    return rows @ weight
 
 
 def _chunks(images: int, rows: int, budget: int) -> Iterator[tuple[slice, slice]]:
@@ -176,7 +187,7 @@ def _depthwise_conv2d(op: DepthwiseConv2D, x: Tensor, /) -> Tensor:
 
 @_run.register
 def _dense(op: Dense, x: Tensor, /) -> Tensor:
-    return _activated(_add_bias(x @ op.weight, op.bias), op.activation)
+    return _activated(_add_bias(_product(x, op.weight), op.bias), op.activation)
 
 
 @_run.register

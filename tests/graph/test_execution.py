@@ -178,6 +178,15 @@ def test_chunks_of_patches_do_not_change_a_convolution(
     np.testing.assert_allclose(execute(graph, batch), whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["conv_covers_map", "conv_groups2", "dense_relu_dense_relu6"])
+def test_products_of_few_rows_equal_those_of_many(name: str) -> None:
+    graph = OPERATOR_GRAPHS[name]
+    batch = images(graph, 3 * execution.FEW_ROWS)
+    one_by_one = np.concatenate([execute(graph, batch[i : i + 1]) for i in range(len(batch))])
+    # BLAS sums in another order.
+    np.testing.assert_allclose(one_by_one, execute(graph, batch), rtol=1e-5, atol=1e-6)
+
+
 def test_tensors_are_let_go_after_their_last_use() -> None:
     graph = OPERATOR_GRAPHS["residual_block"]
     running = execute_nodes(graph, images(graph))
