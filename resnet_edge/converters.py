@@ -60,7 +60,7 @@ class Converter(Protocol):
 
         Raises:
             DependencyMissingError: The runtime is not installed.
-            ConversionFailedError: The runtime does not accept the file.
+            ModelRejectedError: The runtime does not accept the file.
         """
         ...
 

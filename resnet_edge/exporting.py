@@ -18,7 +18,7 @@ from resnet_edge.converters import (
     load_converter,
     load_plugin,
 )
-from resnet_edge.errors import UsageError
+from resnet_edge.errors import ConversionFailedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import (
     ArtifactRecord,
     Manifest,
@@ -31,6 +31,7 @@ from resnet_edge.manifest import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from resnet_edge.engines import Engine
     from resnet_edge.graph import Graph
     from resnet_edge.models.source import Source
     from resnet_edge.passes import PassesResult
@@ -151,7 +152,7 @@ class Writer:
         path = self.folder / f"{self.source.name}-fp32{converter.suffix}"
         with self.stages.stage(f"write {name}"):
             converter.convert(self._graph, path, self._settings())
-        with self.stages.stage(f"prove {name}"), converter.open(path, threads=_cores()) as engine:
+        with self.stages.stage(f"prove {name}"), self._opened(converter, path) as engine:
             proof = prove(
                 engine,
                 self.reference,
@@ -167,6 +168,18 @@ class Writer:
             sha256=bundles.digest(path),
             proof=proof,
         )
+
+    def _opened(self, converter: Converter, path: Path) -> Engine:
+        """What was just written, in its runtime; a file of ours that it refuses is our failure."""
+        try:
+            return converter.open(path, threads=_cores())
+        except ModelRejectedError as error:
+            raise ConversionFailedError(
+                f"{path.name} was written, but its runtime does not accept it",
+                where=error.where,
+                found=error.found or error.what,
+                next_step="this is a defect of resnet-edge or of the runtime: please report it with the model",
+            ) from error
 
     def _settings(self) -> ConversionSettings:
         return ConversionSettings(
@@ -189,7 +202,7 @@ class Writer:
         return manifest
 
     def _keep_reference(self) -> tuple[ReferenceRecord, ...]:
-        """The user's float model: a Keras file, and a SavedModel where Keras would need the user's code."""
+        """The user's float model: a Keras file, and a SavedModel where Keras would need code to load it."""
         kept = []
         keras_file = self.folder / "reference.keras"
         if self.source.path is not None and self.source.path.suffix == ".keras":

@@ -12,6 +12,7 @@ from resnet_edge.errors import UsageError
 from resnet_edge.graph.importing import image_shape
 from resnet_edge.graph.importing.names import legal_name
 from resnet_edge.models.build import build_model
+from resnet_edge.models.loading import load_model_file
 
 from resnet_edge.models.registry import MODELS, find_model
 from resnet_edge.models.spec import Shortcut
@@ -131,7 +132,6 @@ def _from_registry(name: str, options: ExportOptions) -> Source:
 
 
 def _from_file(path: Path, options: ExportOptions) -> Source:
-    from resnet_edge.models.loading import load_model_file
     loaded = load_model_file(
         path,
         input_shape=options.input_shape,

@@ -217,12 +217,14 @@ def test_disk_full_while_writing(capsys, model_file, tmp_path, monkeypatch, targ
     assert run(capsys, "export", model_file, "-o", bundle).code == 0
     before = {file: file.read_bytes() for file in bundle.rglob("*") if file.is_file()}
 
-    def full(path: object) -> None:
-        if str(path).endswith(target):
+    def full(path: object, mode: str = "w") -> None:
+        if str(path).endswith(target) and mode[0] in "wxa":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     real_open = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *a, **k: (full(self), real_open(self, *a, **k))[1])
+    monkeypatch.setattr(
+        Path, "open", lambda self, mode="r", *a, **k: (full(self, mode), real_open(self, mode, *a, **k))[1]
+    )
     real_copy = shutil.copyfile
     monkeypatch.setattr(shutil, "copyfile", lambda a, b: (full(b), real_copy(a, b))[1])
     result = run(capsys, "export", model_file, "-o", bundle, "--batch", "2")

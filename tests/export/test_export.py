@@ -13,7 +13,7 @@ from resnet_edge import bundle as bundles
 from resnet_edge.converters import load_converter
 from resnet_edge.data.preprocessing import Preprocessing
 from tests.command_line import run
-from tests.shared import shared
+from tests.shared_data import shared_file
 from tests.traps import TRAPS
 
 FORMATS = ("tflite", "onnx", "savedmodel")
@@ -34,13 +34,13 @@ def mlperf_bundle(tmp_path_factory):
     from resnet_edge.pipeline import export
 
     bundle = tmp_path_factory.mktemp("mlperf") / "bundle"
-    export(shared("mlperf_tiny_resnet8.h5"), bundle)
+    export(shared_file("mlperf_tiny_resnet8.h5"), bundle)
     return bundle
 
 
 @pytest.fixture(scope="module")
 def cifar_test():
-    with np.load(shared("cifar10_test500.npz")) as data:
+    with np.load(shared_file("cifar10_test500.npz")) as data:
         return data["images"], data["labels"]
 
 
@@ -54,7 +54,7 @@ def test_a_keras_2_file_keeps_its_accuracy(mlperf_bundle, cifar_test, fmt):
 
 def test_a_keras_2_file_is_exact(mlperf_bundle):
     manifest = json.loads((mlperf_bundle / "manifest.json").read_text())
-    # Float32 sums in another order; the issue of trust is a figure below 1e-5 on probabilities.
+    # The figure promised for this model: float32 sums in another order, on probabilities.
     assert all(artifact["proof"]["max_abs_error"] <= 1e-5 for artifact in manifest["artifacts"])
     assert manifest["model"]["name"] == "mlperf_tiny_resnet8"
     assert manifest["output"]["name"] == "probabilities"
@@ -64,13 +64,13 @@ def test_a_keras_2_file_is_exact(mlperf_bundle):
 def test_pytorch_weights_reproduce_pytorchs_logits(tmp_path, capsys, cifar_test, fmt):
     images, labels = cifar_test
     bundle = tmp_path / "bundle"
-    weights = shared("cifar10_resnet20.safetensors")
+    weights = shared_file("cifar10_resnet20.safetensors")
     result = run(capsys, "export", "resnet20", "--weights", weights, "-o", bundle, "--format", fmt, "--json")
     assert result.code == 0, result.err
     contract = Preprocessing.from_json(result.json["manifest"]["preprocessing"])
     assert contract.name == "torch"
     logits = outputs(artifacts(bundle)[fmt], fmt, contract.apply(images))
-    with np.load(shared("cifar10_resnet20_golden_logits.npz")) as golden:
+    with np.load(shared_file("cifar10_resnet20_golden_logits.npz")) as golden:
         assert np.abs(logits - golden["logits"]).max() <= 1e-4  # the figure promised for this model
     assert (logits.argmax(1) == labels).mean() == pytest.approx(0.910)
 
@@ -97,10 +97,10 @@ def test_batches(tmp_path, capsys, batch):
 def test_fold_input_takes_pixels(tmp_path, capsys, cifar_test):
     images, labels = cifar_test
     bundle = tmp_path / "bundle"
-    weights = shared("cifar10_resnet20.safetensors")
+    weights = shared_file("cifar10_resnet20.safetensors")
     result = run(capsys, "export", "resnet20", "--weights", weights, "-o", bundle, "--fold-input")
     assert result.code == 0, result.err
-    with np.load(shared("cifar10_resnet20_golden_logits.npz")) as golden:
+    with np.load(shared_file("cifar10_resnet20_golden_logits.npz")) as golden:
         expected = golden["logits"]
     for fmt, path in artifacts(bundle).items():
         logits = outputs(path, fmt, images.astype(np.float32))
@@ -155,7 +155,7 @@ def test_the_manifest_tells_the_truth(mlperf_bundle):
         assert bundles.size(path) == record["size"]
     assert manifest["preprocessing"]["name"] == "raw"
     assert any("raw" in warning for warning in manifest["warnings"])
-    assert manifest["model"]["digest"] == bundles.digest(shared("mlperf_tiny_resnet8.h5"))
+    assert manifest["model"]["digest"] == bundles.digest(shared_file("mlperf_tiny_resnet8.h5"))
     assert manifest["versions"].keys() >= {"tensorflow", "keras", "onnxruntime", "ai-edge-litert"}
 
 
@@ -191,6 +191,7 @@ def test_custom_objects(tmp_path, capsys):
 
     (folder,) = [bundle / r["path"] for r in manifest["reference"] if r["format"] == "savedmodel"]
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype(np.float32)
-    reference = tf.saved_model.load(folder).serve(images).numpy()
+    loaded = tf.saved_model.load(folder)
+    reference = loaded.serve(images).numpy()
     ours = outputs(artifacts(bundle)["tflite"], "tflite", images)
     assert np.abs(ours - reference).max() <= 1e-5  # probabilities, float32 sums in another order

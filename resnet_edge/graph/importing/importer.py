@@ -61,6 +61,7 @@ def image_shape(model: Any, wanted: Shape | None) -> Shape:
     Raises:
         ModelRejectedError: The model does not take one image, contradicts ``wanted``, or leaves a size open.
     """
+    _refuse_channels_first(model)
     inputs = getattr(functional_of(model), "inputs", None)
     if inputs is not None and len(inputs) != 1:
         raise ModelRejectedError(
@@ -98,6 +99,20 @@ def image_shape(model: Any, wanted: Shape | None) -> Shape:
             next_step="give it with --input-shape H,W,C",
         )
     return shape
+
+
+def _refuse_channels_first(model: Any) -> None:
+    """Before anything is made of the input's shape, whose last number would not be the channels."""
+    for layer in model._flatten_layers():  # noqa: SLF001 - Keras' only recursive listing
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ModelRejectedError(
+                "the model is channels_first",
+                where=layer.path,
+                found="data_format='channels_first'",
+                allowed="channels_last (N, height, width, channels)",
+                next_step="rebuild it with data_format='channels_last': the weights fit unchanged, but for a "
+                "Dense layer behind Flatten",
+            )
 
 
 def _built_shape(model: Any) -> tuple[int | None, ...] | None:

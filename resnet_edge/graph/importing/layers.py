@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras.src.utils.naming import to_snake_case
 
 from resnet_edge.graph.geometry import Padding
 from resnet_edge.graph.importing.translation import (
@@ -269,23 +270,19 @@ def _resizing(call: Call) -> Tensor:
     return call.tensor
 
 
-def _channels_last(translator: Translator) -> Translator:
-    """Refuse channels_first before anything is read in the wrong order."""
-
-    def translate(call: Call) -> Tensor:
-        if getattr(call.operation, "data_format", None) == "channels_first":
-            raise call.rejected(
-                "channels_first",
-                allowed="channels_last (N, height, width, channels)",
-                next_step="rebuild the model with data_format='channels_last': its weights fit unchanged, "
-                "but for a Dense layer behind Flatten",
-            )
-        return translator(call)
-
-    return translate
+def _lambda(call: Call) -> Tensor:
+    """The user's function; that code in a file may run at all was settled when the file was opened."""
+    layer = call.operation
+    return call.builder.trace(
+        layer.call,
+        call.args,
+        call.kwargs,
+        path=call.path,
+        name=lambda made: to_snake_case(type(made).__name__),
+    )[0]
 
 
-_TRANSLATORS: Mapping[str, Translator] = {
+LAYERS: Mapping[str, Translator] = {
     "Activation": _activation,
     "Add": _merge(Add),
     "AveragePooling2D": _pool(AveragePool2D),
@@ -298,6 +295,7 @@ _TRANSLATORS: Mapping[str, Translator] = {
     "Flatten": flatten,
     "GlobalAveragePooling2D": _global_pool(GlobalAveragePool),
     "GlobalMaxPooling2D": _global_pool(GlobalMaxPool),
+    "Lambda": _lambda,
     "LeakyReLU": _leaky,
     "MaxPooling2D": _pool(MaxPool2D),
     "Multiply": _merge(Multiply),
@@ -346,7 +344,4 @@ _TRANSLATORS: Mapping[str, Translator] = {
     ),
 }
 
-LAYERS: Mapping[str, Translator] = {
-    name: _channels_last(translator) for name, translator in _TRANSLATORS.items()
-}
 """Translators by class name of ``keras.layers``."""
