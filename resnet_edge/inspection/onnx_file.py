@@ -115,7 +115,7 @@ def rejecting_damaged(path: Path) -> Iterator[None]:
     """Turn what is raised where a length, a number, a type or a text is wrong into one clear error."""
     try:
         yield
-    except (DecodeError, OSError, ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+    except (DecodeError, OSError, ValueError, LookupError, TypeError, OverflowError, RuntimeError) as error:
         raise ModelRejectedError(
             "the file cannot be read as an ONNX model",
             where=str(path),

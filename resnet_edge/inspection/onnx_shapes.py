@@ -52,7 +52,7 @@ def infer_shapes(model: ModelProto) -> tuple[list[ValueInfoProto], list[str]]:
             _standardize(node)
     try:
         standard = shape_inference.infer_shapes(standard, data_prop=True)
-    except (RuntimeError, ValueError) as error:
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         reason = "".join(str(error).strip().splitlines()[:1])
         notes.append(f"the shapes inside the model could not be worked out: {reason}")
     values = [

@@ -254,6 +254,12 @@ def test_operators_outside_the_standard_are_marked(tmp_path: Path) -> None:
     assert report.notes == ("needs a runtime with the operators acme.Crop",)
 
 
+def test_where_shapes_cannot_be_worked_out_the_report_says_so(tmp_path: Path) -> None:
+    node = helper.make_node("Crop", ["x"], ["y"], domain="acme")  # and no operator set of that name
+    report = inspect_onnx(another_tools(tmp_path, [node], {}, {"x": [1, 3, 4, 4]}))
+    assert report.notes[0].startswith("the shapes inside the model could not be worked out: ")
+
+
 def test_what_onnx_runtimes_optimizer_writes(tmp_path: Path) -> None:
     import onnxruntime
 
