@@ -128,11 +128,18 @@ def fold_error(before: Sequence[Operator], after: Linear | PerChannel) -> float:
     """Largest difference between operators in a row and the one that replaces them.
 
     Both run in float32 on two seeded normal inputs of one window each.
+
+    Raises:
+        ObstacleError: One of them overflows.
     """
     x = expected = np.random.default_rng(0).normal(size=(2, *_probe_shape(after))).astype(np.float32)
-    for op in before:
-        expected = execute_operator(_unpadded(op), expected)
-    return float(np.abs(execute_operator(_unpadded(after), x) - expected).max())
+    with np.errstate(over="ignore", invalid="ignore"):
+        for op in before:
+            expected = execute_operator(_unpadded(op), expected)
+        error = float(np.abs(execute_operator(_unpadded(after), x) - expected).max())
+    if not np.isfinite(error):
+        raise ObstacleError("the result would not fit float32")
+    return error
 
 
 def _unpadded(op: Operator) -> Operator:

@@ -125,9 +125,9 @@ def _passed_through(user: Node, affine: ChannelAffine) -> ChannelAffine:
         ObstacleError: It is none.
     """
     op = user.op
+    if isinstance(op, _AVERAGES):
+        return affine
     match op:
-        case AveragePool2D() | GlobalAveragePool() | Upsample2D():
-            return affine
         case Reshape() if op.shape[-1] % affine.scale.size == 0:
             # Row-major order: the channels follow each other along the new last axis.
             return affine.tiled(op.shape[-1])

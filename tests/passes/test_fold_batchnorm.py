@@ -139,6 +139,18 @@ def test_scale_that_would_overflow_stays() -> None:
     assert after.by_name["norm"].op is graph.by_name["norm"].op
 
 
+def test_sums_that_would_overflow_stay() -> None:
+    """Every folded weight fits float32, their sum over a window does not."""
+    builder = GraphBuilder((3, 3, 1))
+    weight = np.full((3, 3, 1, 1), 1e20, np.float32)
+    conv = builder.add(Conv2D(weight=weight, bias=np.zeros(1, np.float32)), "image", name="conv")
+    one = np.ones(1, np.float32)
+    norm = BatchNorm(gamma=one * 3e18, beta=one, mean=one, variance=one, epsilon=0.0)
+    scaled = builder.function(builder.add(norm, conv, name="norm"), name="relu")
+    _, report = fold_batchnorm(builder.classified(scaled))
+    assert reasons(report)["norm"].startswith("the result would not fit float32")
+
+
 @pytest.mark.parametrize(
     ("between", "shape"),
     [
