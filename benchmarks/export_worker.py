@@ -31,7 +31,7 @@ def ours(fmt: str, model: Path, folder: Path) -> dict[str, object]:
     """Our export; the proof and the kept reference, which no rival has, are told apart."""
     from resnet_edge.pipeline import ExportOptions, export
 
-    result = export(model, folder, ExportOptions(formats=(fmt,)))
+    result = export(model, folder, ExportOptions(formats=(fmt,), preprocess="tf"))
     seconds = result.seconds
     (artifact,) = result.manifest.artifacts
     return {

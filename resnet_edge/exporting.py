@@ -178,7 +178,7 @@ class Writer:
                 f"{path.name} was written, but its runtime does not accept it",
                 where=error.where,
                 found=error.found or error.what,
-                next_step="this is a defect of resnet-edge or of the runtime: please report it with the model",
+                next_step="a defect of resnet-edge or of the runtime: please report it with the model",
             ) from error
 
     def _settings(self) -> ConversionSettings:

@@ -32,17 +32,23 @@ def trap(function: Callable[[], keras.Model]) -> Callable[[], keras.Model]:
 
 
 def randomize(model: keras.Model, seed: int = 0) -> None:
-    """Give every batch norm statistics as after training: gamma of both signs, variance from 1e-3 to 10."""
+    """Give every batch norm statistics as after training: gamma of both signs, variance from 1e-3 to 10.
+
+    gamma grows with the deviation, as it does in training: deep networks would overflow float32 otherwise.
+    """
     random = np.random.default_rng(seed)
     for layer in model._flatten_layers():
         if isinstance(layer, layers.BatchNormalization):
             count = layer.moving_mean.shape[0]
+            deviation = 10 ** random.uniform(-1.5, 0.5, count)
+            layer.moving_variance.assign(deviation**2)
+            layer.moving_mean.assign(random.normal(0, 0.5, count) * deviation)
             if layer.scale:
-                layer.gamma.assign(random.uniform(0.3, 1.5, count) * random.choice([-1, 1], count))
+                layer.gamma.assign(
+                    random.uniform(0.5, 1.2, count) * random.choice([-1, 1], count) * deviation
+                )
             if layer.center:
                 layer.beta.assign(random.normal(0, 0.5, count))
-            layer.moving_mean.assign(random.normal(0, 0.5, count))
-            layer.moving_variance.assign(10 ** random.uniform(-3, 1, count))
         elif getattr(layer, "use_bias", False):
             layer.bias.assign(random.normal(0, 0.5, layer.bias.shape))
 

@@ -15,7 +15,7 @@ class Engine(Protocol):
     """An artifact opened in its runtime; a context manager."""
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Outputs (N, classes) for model inputs (N, height, width, channels), in the artifact's own batches."""
+        """Outputs (N, classes) for model inputs (N, height, width, channels), in the artifact's batches."""
         ...
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ from resnet_edge.graph.importing import image_shape
 from resnet_edge.graph.importing.names import legal_name
 from resnet_edge.models.build import build_model
 from resnet_edge.models.loading import load_model_file
-
 from resnet_edge.models.registry import MODELS, find_model
 from resnet_edge.models.spec import Shortcut
 from resnet_edge.models.weights import resolve_weights
