@@ -7,7 +7,8 @@ file is opened when everything in it is known, and this is decided without Keras
 =================  ==========================================================  ===============================
 known attack       how it works                                                what stops it here
 =================  ==========================================================  ===============================
-CVE-2025-9905      ``.h5``: safe mode ignored, a Lambda layer's bytecode runs  Lambda is not a known class
+CVE-2024-3660,     a Lambda layer's bytecode runs; in ``.h5`` files even       Lambda is not a known class
+CVE-2025-9905      with safe mode on
 CVE-2025-49655     TorchModuleWrapper unpickles a PyTorch module               not a known class
 CVE-2025-12058     StringLookup reads its vocabulary from any path or address  not a known class
 CVE-2026-1462      TFSMLayer runs a SavedModel from any path                   not a known class
@@ -16,7 +17,8 @@ CVE-2026-1669      HDF5 external storage puts any file's bytes into weights    n
 CVE-2026-0897      a dataset's declared shape exhausts the memory              declared against stored sizes
 CVE-2025-1550,     functions and modules named by the configuration            functions of keras.activations
 -8747, -9906       (``os.system``, ``get_file``, ``load_model``) are called    only
-CVE-2025-12060     entries of an archive are extracted outside its folder      exactly Keras' three entries
+zip slip, bombs    entries are extracted outside the folder, or fill the disk  exactly Keras' three entries,
+                                                                               in proportion to the file
 =================  ==========================================================  ===============================
 
 The checks read no weights: milliseconds for a file of 100 MB. They cannot help against faults of the HDF5

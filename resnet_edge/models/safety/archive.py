@@ -99,9 +99,9 @@ def _check_entry(entry: zipfile.ZipInfo, path: Path) -> None:
         most = min(most, _LARGEST_JSON)
     if entry.file_size > most:
         raise _unsafe(
-            "an entry that unpacks to far more than is stored",
+            "an entry of a size out of proportion",
             path,
-            f"{entry.filename}: {entry.file_size:,} bytes from {entry.compress_size:,}",
+            f"{entry.filename}: {entry.file_size:,} bytes, stored as {entry.compress_size:,}",
         )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resnet_edge.errors import ModelRejectedError, UnsafeFileError
 from resnet_edge.models.safety.classes import is_known, is_known_function
-from resnet_edge.models.safety.verdicts import CODE, Finding, explain
+from resnet_edge.models.safety.verdicts import ARRAYS, CODE, Finding, explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -29,7 +29,6 @@ _VALUES = frozenset(
 )
 """Class names that Keras uses for plain values."""
 
-_ARRAYS = frozenset({"__numpy__", "__tensor__"})
 _NUMERIC_DTYPE = re.compile(r"bool|u?int(8|16|32|64)|b?float(16|32|64)")
 """Keras hands an array's dtype to NumPy, where ``S1000000000`` would allocate a gigabyte an element."""
 
@@ -111,7 +110,7 @@ def check_config(
     config = _parse(text, where)
     findings: list[Finding] = []
     needs_code = False
-    for reference in _references(config):
+    for reference in _references(config, where):
         if _is_custom(reference, custom_classes):
             needs_code = True
         elif _is_harmless(reference):
@@ -148,7 +147,7 @@ def _parse(text: str | bytes, where: str) -> dict[str, Json]:
     return config
 
 
-def _references(config: dict[str, Json]) -> Iterator[_Reference]:
+def _references(config: dict[str, Json], where: str) -> Iterator[_Reference]:
     """Every dictionary with a ``class_name``, in the file's order; iterative, as the depth is the file's.
 
     Takes ``compile_config`` out on the way: a model is never compiled here, and Keras would rebuild the
@@ -163,7 +162,7 @@ def _references(config: dict[str, Json]) -> Iterator[_Reference]:
                 name = node["config"].get("name") if isinstance(node.get("config"), dict) else None
                 if isinstance(name, str) and node is not config and key != "dtype":
                     layer, key = f"{layer}/{name}".lstrip("/"), ""
-                yield _Reference(entry=_well_formed(node, layer), layer=layer, key=key)
+                yield _Reference(entry=_well_formed(node, where), layer=layer, key=key)
             for field, value in reversed(list(node.items())):
                 # The settings and the list of layers go without saying in a place such as "layer 'a/b'".
                 implied = {"config": key, "layers": ""}
@@ -172,15 +171,16 @@ def _references(config: dict[str, Json]) -> Iterator[_Reference]:
             stack.extend((value, layer, key) for value in reversed(node))
 
 
-def _well_formed(node: dict[str, Json], layer: str) -> dict[str, Json]:
+def _well_formed(node: dict[str, Json], where: str) -> dict[str, Json]:
     """Names must be text: a check that cannot read a name must not let it pass."""
-    for field in ("class_name", "module", "registered_name"):
-        if not isinstance(node.get(field), str | None):
+    for field, types in (("class_name", str), ("module", str | None), ("registered_name", str | None)):
+        if not isinstance(node.get(field), types):
             raise UnsafeFileError(
-                f"the configuration's {field} is not a name", where=layer, found=type(node[field]).__name__
+                f"the configuration has a {field} that is no name",
+                where=where,
+                found=json.dumps(node.get(field))[:80],
+                next_step="do not use this file, or save the model again",
             )
-    if not isinstance(node["class_name"], str):
-        raise UnsafeFileError("the configuration's class_name is not a name", where=layer, found="null")
     return node
 
 
@@ -200,7 +200,7 @@ def _is_harmless(reference: _Reference) -> bool:
     entry, name = reference.entry, reference.class_name
     if name in _VALUES:
         return True
-    if name in _ARRAYS:
+    if name in ARRAYS:
         return _NUMERIC_DTYPE.fullmatch(str(reference.settings.get("dtype"))) is not None
     if name == "function":
         return is_known_function(reference.module, str(entry.get("config")))

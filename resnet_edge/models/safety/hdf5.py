@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, BinaryIO
 
 import h5py
-from h5py import h5a, h5d, h5g, h5l, h5o, h5z
+from h5py import h5d, h5g, h5l, h5o, h5z
 
 from resnet_edge.errors import ModelRejectedError, UnsafeFileError
 
@@ -73,8 +73,7 @@ def check_structure(file: h5py.File, *, size: int, where: str) -> int:
         How many numbers its datasets hold.
 
     Raises:
-        UnsafeFileError: A link, a dataset or an attribute reaches outside the file or declares more than the
-            file can hold.
+        UnsafeFileError: A link or a dataset reaches outside the file or declares more than the file can hold.
     """
     if file.id.get_create_plist().get_sizes() != (8, 8):
         raise _unsafe("an unusual layout", where, "/", "addresses or lengths that are not of 8 bytes")
@@ -83,7 +82,6 @@ def check_structure(file: h5py.File, *, size: int, where: str) -> int:
     groups: list[tuple[h5g.GroupID, str]] = [(file.id, "")]
     while groups:
         group, path = groups.pop()
-        _check_attributes(group, size, f"{where}, group {path or '/'!r}")
         for name in group:
             place = f"{path}/{name.decode('utf-8', 'replace')}"
             link = group.links.get_info(name)
@@ -133,14 +131,6 @@ def _check_dataset(dataset: h5d.DatasetID, size: int, where: str, place: str) ->
             f"shape {dataset.shape}: {declared:,} bytes, of which {min(stored, size):,} are stored",
         )
     return elements, declared
-
-
-def _check_attributes(group: h5g.GroupID, size: int, where: str) -> None:
-    for index in range(h5a.get_num_attrs(group)):
-        attribute = h5a.open(group, index=index)
-        if math.prod(attribute.shape) * attribute.dtype.itemsize > size:
-            name = attribute.name.decode("utf-8", "replace")
-            raise _unsafe("an attribute larger than the file", where, name, str(attribute.shape))
 
 
 def _link_target(group: h5g.GroupID, name: bytes, kind: int) -> str:

@@ -22,6 +22,7 @@ class Kind(Enum):
     LAMBDA = auto()
     FUNCTION = auto()
     OUTSIDE = auto()
+    ARRAY = auto()
     DISGUISED = auto()
     KERAS2_ARCHIVE = auto()
     KERAS2_OPERATOR = auto()
@@ -47,6 +48,9 @@ _OUTSIDE: Mapping[str, str] = {
     "TypeSpec": "imports a TensorFlow class that the file names",
 }
 """Classes of Keras that reach outside the file, and how."""
+
+ARRAYS = frozenset({"__numpy__", "__tensor__"})
+"""Class names that Keras uses for arrays in a configuration."""
 
 _KERAS2_MODULES = ("keras.engine.", "keras.src.engine.", "tensorflow.python.keras.", "tf_keras.")
 _KERAS2_OPERATORS = frozenset(
@@ -101,6 +105,8 @@ class Finding:
             return Kind.FUNCTION
         if self.class_name in _OUTSIDE:
             return Kind.OUTSIDE
+        if self.class_name in ARRAYS:
+            return Kind.ARRAY
         if self.class_name in _KERAS2_OPERATORS:
             return Kind.KERAS2_OPERATOR
         if self.module is None:
@@ -144,6 +150,11 @@ _VERDICTS: Mapping[Kind, _Verdict] = {
         error=UnsafeFileError,
         what="the file asks for a class that reaches outside it",
         next_step="save the model without that part: a classifier of images does not need it",
+    ),
+    Kind.ARRAY: _Verdict(
+        error=UnsafeFileError,
+        what="the file's configuration holds an array that is not made of numbers",
+        next_step="do not use this file, or save the model again",
     ),
     Kind.DISGUISED: _Verdict(
         error=UnsafeFileError,
