@@ -58,6 +58,7 @@ def reading(path: Path) -> Iterator[None]:
         EOFError,
         KeyError,
         RuntimeError,
+        TypeError,
         ValueError,
     ) as error:
         raise ModelRejectedError(

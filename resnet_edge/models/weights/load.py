@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from resnet_edge.models.weights.report import WeightsReport
 
 if TYPE_CHECKING:
     import keras
+    from numpy.typing import NDArray
 
     from resnet_edge.models.spec import ModelSpec
     from resnet_edge.models.weights.container import TensorFile
@@ -98,14 +99,15 @@ def fill(model: keras.Model, spec: ModelSpec, file: TensorFile, path: Path) -> N
     if not fit:
         raise mismatch(fit, spec, naming, path)
     for name, variable in variables.items():
+        tensor = tensors[name]
         with reading(path):
-            stored = file.read(tensors[name].source)
-        variable.assign(_checked(tensors[name].arrange(stored), tensors[name].source, path))
+            values = tensor.arrange(file.read(tensor.source)).astype(np.float32, casting="same_kind")
+        _refuse_non_finite(values, tensor.source, path)
+        variable.assign(values)
     return naming
 
 
-def _checked(array: np.ndarray[Any, Any], name: str, path: Path) -> np.ndarray[Any, Any]:
-    values = array.astype(np.float32)
+def _refuse_non_finite(values: NDArray[np.float32], name: str, path: Path) -> None:
     finite = np.isfinite(values)
     if not finite.all():
         raise ModelRejectedError(
@@ -114,4 +116,3 @@ def _checked(array: np.ndarray[Any, Any], name: str, path: Path) -> np.ndarray[A
             found=f"{finite.size - np.count_nonzero(finite)} of {finite.size} values are NaN or infinite",
             next_step="take a checkpoint from before the training diverged",
         )
-    return values

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnet_edge.errors import ModelRejectedError
+from resnet_edge.models.conventions import CONVENTIONS
 from resnet_edge.models.weights.identify import identify
 
 if TYPE_CHECKING:
@@ -78,18 +79,19 @@ def _of_another_task(fit: Fit, spec: ModelSpec, path: Path) -> ModelRejectedErro
     """The error for weights of this model with other classes or another input, if that is all."""
     if fit.missing or fit.unexpected:
         return None
-    differing = [(fit.tensors[name].shape, fit.wanted[name]) for name in fit.misshapen]
-    heads = [(theirs, ours) for theirs, ours in differing if len(ours) in (1, 2)]
-    if len(heads) == len(differing):
-        theirs, ours = heads[0][0][-1], heads[0][1][-1]
+    differing = {name: (fit.tensors[name].shape, fit.wanted[name]) for name in fit.misshapen}
+    names = CONVENTIONS[spec.family].names
+    head, stem = f"{names.classifier}/kernel", f"{names.stem_conv}/kernel"
+    if set(differing) == {head, f"{names.classifier}/bias"}:
+        theirs, ours = (shape[-1] for shape in differing[head])
         return ModelRejectedError(
             "the weights have another number of classes than the model",
             where=str(path),
             found=f"{theirs} classes in the file, {ours} in the model",
             next_step=f"--classes {theirs}",
         )
-    if len(differing) == 1:
-        theirs, ours = differing[0][0][2], differing[0][1][2]
+    if set(differing) == {stem} and _differ_in_channels_only(*differing[stem]):
+        theirs, ours = (shape[2] for shape in differing[stem])
         return ModelRejectedError(
             "the weights take another number of channels than the model",
             where=str(path),
@@ -98,6 +100,11 @@ def _of_another_task(fit: Fit, spec: ModelSpec, path: Path) -> ModelRejectedErro
             + ",".join(map(str, spec.input_shape)),
         )
     return None
+
+
+def _differ_in_channels_only(theirs: Shape, ours: Shape) -> bool:
+    """Whether two (height, width, in, out) shapes are alike but for what goes in."""
+    return len(theirs) == len(ours) and theirs[:2] + theirs[3:] == ours[:2] + ours[3:]
 
 
 def _advice(fit: Fit) -> str:
