@@ -188,23 +188,6 @@ def test_a_thousand_labels_keep_their_lines_short():
     assert max(map(len, script.splitlines())) <= 110
 
 
-@pytest.fixture(scope="module")
-def fashion_mnist_graph() -> Graph:
-    """The shipped model, as the converters get it."""
-    from safetensors.numpy import load_file
-
-    from resnet_edge.graph.importing import import_keras
-    from resnet_edge.models import build_model, find_model
-    from resnet_edge.passes import run_passes
-
-    model = build_model(find_model("resnet8"), input_shape=(28, 28, 1), classes=10)
-    weights = load_file(shipped.weights("resnet8-fashion-mnist"))
-    assert {variable.path for variable in model.weights} == set(weights)
-    for variable in model.weights:
-        variable.assign(weights[variable.path])
-    return run_passes(import_keras(model)).graph
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shipped_model_knows_an_ankle_boot(tmp_path, kind, fashion_mnist_graph):
     found = shipped.dataset("fashion-mnist")

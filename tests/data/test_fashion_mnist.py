@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from resnet_edge.converters import ConversionSettings
 from resnet_edge.data import shipped
+from resnet_edge.data.preprocessing import Preprocessing
+from resnet_edge_converters.tflite import TFLiteConverter
 from training import datasets, source
 
 FOLDER = Path(__file__).resolve().parents[2] / "calibration_data" / "fashion_mnist"
@@ -102,3 +106,18 @@ def test_other_source_files_are_refused(debian_source, tmp_path):
         source.read_test(tmp_path)
     with pytest.raises(SystemExit, match="apt-get install"):
         source.read_test(tmp_path / "nowhere")
+
+
+def test_the_card_states_the_accuracy_that_the_weights_have(tmp_path, fashion_mnist_graph):
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    (stated,) = re.findall(r"([\d,]+) of 10,000", card)
+    converter = TFLiteConverter()
+    converter.convert(fashion_mnist_graph, tmp_path / "model.tflite", ConversionSettings(batch=100))
+    contract = Preprocessing.parse("unit", 1, (28, 28))
+    with np.load(FOLDER / "test.npz") as data, converter.open(tmp_path / "model.tflite", threads=2) as engine:
+        correct = np.count_nonzero(
+            engine.run(contract.apply(data["images"])).argmax(axis=1) == data["labels"]
+        )
+    # Another CPU adds up in another order: of 10,000 images a few are that close to a tie.
+    assert abs(correct - int(stated.replace(",", ""))) <= 3
+    assert correct >= 9_200
