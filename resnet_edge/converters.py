@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from resnet_edge.engines import Engine
     from resnet_edge.graph import Graph
+    from resnet_edge.quantization.spec import Quantized
 
 GROUP = "resnet_edge.converters"
 
@@ -46,8 +47,14 @@ class Converter(Protocol):
     suffix: str
     """Appended to ``NAME-PRECISION``: ``.tflite``, ``.onnx``, ``-savedmodel``."""
 
-    def convert(self, graph: Graph, destination: Path, settings: ConversionSettings) -> None:
-        """Write ``graph`` to ``destination``, which does not exist yet.
+    def convert(
+        self,
+        graph: Graph,
+        destination: Path,
+        settings: ConversionSettings,
+        quantized: Quantized | None = None,
+    ) -> None:
+        """Write ``graph``, or ``quantized`` where it is given, to ``destination``, which does not exist yet.
 
         Raises:
             ConversionFailedError: The format cannot express the graph; names the node.
