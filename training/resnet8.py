@@ -3,8 +3,9 @@
 About 15 minutes on two x86 cores; writes the weights into ``calibration_data/fashion_mnist`` in their
 training form, with batch norm, and prints the accuracy on the test images.
 
-``--validate`` keeps the last 5,000 training images apart, prints the accuracy on those and writes nothing. The
-learning rate was chosen that way, the rest is customary; the test images were used for the final figure only.
+``--validate`` keeps the last 5,000 training images apart, prints the accuracy on those and writes nothing.
+The learning rate was chosen that way, the rest is customary; the test images were used for the final figure
+only.
 
 Seeded, and TensorFlow's deterministic kernels are asked for: a second run on the same machine gives the same
 bytes. Another CPU or TensorFlow may sum in another order, and then the weights differ though the accuracy
@@ -145,7 +146,7 @@ def main() -> None:
     parser.add_argument(
         "--validate", action="store_true", help="hold 5,000 training images back, write nothing"
     )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="above 2; default: %(default)s")
     options = parser.parse_args()
     training, held_out = read_training(), read_test()
     if options.validate:
