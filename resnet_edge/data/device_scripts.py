@@ -21,8 +21,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 $runtime
+from PIL import Image, ImageOps
 
 ${labels}SCALE, OFFSET = np.float32($scale), np.float32($offset)
 MODEL = str(Path(__file__).with_name($artifact))
