@@ -19,16 +19,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Conv:
-    """One convolution of a branch."""
-
-    filters: int
-    kernel: int
-    stride: int = 1
-    groups: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
 class Unit:
     """Where a unit sits and what it does to the map.
 
@@ -45,50 +35,70 @@ class Unit:
     first: bool
 
 
-def _branch(make: LayerMaker, unit: Unit, spec: ModelSpec) -> tuple[_Conv, ...]:
+@dataclass(frozen=True, kw_only=True)
+class _Conv:
+    """One convolution of a branch; ``norm`` names the batch norm after (v1) or before it (v2)."""
+
+    name: str
+    norm: str
+    filters: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+    last: bool
+
+    def apply(self, make: LayerMaker, x: keras.KerasTensor) -> keras.KerasTensor:
+        """The convolution of ``x``."""
+        conventions = make.conventions
+        return make.conv(
+            x,
+            self.name,
+            self.filters,
+            self.kernel,
+            stride=self.stride,
+            groups=self.groups,
+            bias=conventions.outer_bias if self.last else conventions.inner_bias,
+            ends_branch=self.last,
+        )
+
+
+def _branch(make: LayerMaker, unit: Unit, spec: ModelSpec) -> list[_Conv]:
     """The branch's convolutions in order."""
     width = make.channels(unit.filters)
     if spec.block is Block.BASIC:
-        return _Conv(filters=width, kernel=3, stride=unit.stride), _Conv(filters=width, kernel=3)
-    inner = make.channels(unit.filters * spec.branch_width // 64, spec.groups)
-    strides = (1, unit.stride) if spec.stride_in_3x3 else (unit.stride, 1)
-    return (
-        _Conv(filters=inner, kernel=1, stride=strides[0]),
-        _Conv(filters=inner, kernel=3, stride=strides[1], groups=spec.groups),
-        _Conv(filters=make.channels(4 * unit.filters), kernel=1),
-    )
-
-
-def _conv(
-    make: LayerMaker, x: keras.KerasTensor, unit: Unit, branch: tuple[_Conv, ...], index: int
-) -> keras.KerasTensor:
-    conv, last = branch[index], index == len(branch) - 1
-    return make.conv(
-        x,
-        make.conventions.names.conv.format(unit=unit.name, i=index + 1),
-        conv.filters,
-        conv.kernel,
-        stride=conv.stride,
-        groups=conv.groups,
-        bias=make.conventions.outer_bias if last else make.conventions.inner_bias,
-        ends_branch=last,
-    )
+        sizes = [(width, 3, unit.stride, 1), (width, 3, 1, 1)]
+    else:
+        inner = make.channels(unit.filters * spec.branch_width // 64, spec.groups)
+        first, second = (1, unit.stride) if spec.stride_in_3x3 else (unit.stride, 1)
+        out = make.channels(4 * unit.filters)
+        sizes = [(inner, 1, first, 1), (inner, 3, second, spec.groups), (out, 1, 1, 1)]
+    names = make.conventions.names
+    return [
+        _Conv(
+            name=names.conv.format(unit=unit.name, i=index + 1),
+            norm=names.norms[index].format(unit=unit.name),
+            filters=filters,
+            kernel=kernel,
+            stride=stride,
+            groups=groups,
+            last=index == len(sizes) - 1,
+        )
+        for index, (filters, kernel, stride, groups) in enumerate(sizes)
+    ]
 
 
 def postactivation_unit(
     make: LayerMaker, x: keras.KerasTensor, unit: Unit, spec: ModelSpec
 ) -> keras.KerasTensor:
     """relu(shortcut(x) + norm(conv(... relu(norm(conv(x))))))."""
-    branch = _branch(make, unit, spec)
-    norms = [name.format(unit=unit.name) for name in make.conventions.names.norms]
+    *inner, last = _branch(make, unit, spec)
     y = x
-    for index in range(len(branch)):
-        y = _conv(make, y, unit, branch, index)
-        last = index == len(branch) - 1
-        y = make.norm(y, norms[index]) if last else make.norm_relu(y, norms[index])
+    for conv in inner:
+        y = make.norm_relu(conv.apply(make, y), conv.norm)
+    y = make.norm(last.apply(make, y), last.norm)
     if spec.squeeze_excitation:
         y = make.gate(y, f"{unit.name}.se")
-    shortcut = _shortcut(make, x, x, unit, branch[-1].filters, spec)
+    shortcut = _shortcut(make, x, x, unit, last.filters, spec)
     total = keras.layers.Add(name=f"{unit.name}.add")([shortcut, y])
     return keras.layers.ReLU(name=f"{unit.name}.relu")(total)
 
@@ -97,13 +107,12 @@ def preactivation_unit(
     make: LayerMaker, x: keras.KerasTensor, unit: Unit, spec: ModelSpec
 ) -> keras.KerasTensor:
     """shortcut(x) + conv(relu(norm(... conv(relu(norm(x)))))); a projection starts at the first ReLU."""
-    branch = _branch(make, unit, spec)
-    norms = [name.format(unit=unit.name) for name in make.conventions.names.norms]
-    activated = make.norm_relu(x, norms[0])
-    y = _conv(make, activated, unit, branch, 0)
-    for index in range(1, len(branch)):
-        y = _conv(make, make.norm_relu(y, norms[index]), unit, branch, index)
-    shortcut = _shortcut(make, x, activated, unit, branch[-1].filters, spec)
+    first, *others = _branch(make, unit, spec)
+    activated = make.norm_relu(x, first.norm)
+    y = first.apply(make, activated)
+    for conv in others:
+        y = conv.apply(make, make.norm_relu(y, conv.norm))
+    shortcut = _shortcut(make, x, activated, unit, others[-1].filters, spec)
     return keras.layers.Add(name=f"{unit.name}.add")([shortcut, y])
 
 

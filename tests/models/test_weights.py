@@ -130,6 +130,13 @@ def test_card_in_the_header_tells_preprocessing_and_labels(trained, resnet20, tm
     assert report.labels == ("a", "b")
 
 
+@pytest.mark.parametrize("card", ["{", "3", "[1]"])
+def test_header_that_is_no_card_is_refused(card, trained, resnet20, tmp_path):
+    save_file(variables_of(trained), tmp_path / "w.safetensors", metadata={"resnet_edge": card})
+    with pytest.raises(ModelRejectedError):
+        load_weights(resnet20, find_model("resnet20"), tmp_path / "w.safetensors")
+
+
 def test_every_row_can_be_told_by_its_body():
     assert len(_NAMES_BY_BODY) == len(MODELS)
 
@@ -320,9 +327,9 @@ class TestResolve:
             resolve_weights(find_model("resnet20"), source, resnet20)
 
     def test_unknown_ending_is_a_usage_error(self, resnet20, tmp_path):
-        (tmp_path / "weights.bin").touch()
+        (tmp_path / "weights.onnx").touch()
         with pytest.raises(UsageError, match="ending") as caught:
-            resolve_weights(find_model("resnet20"), str(tmp_path / "weights.bin"), resnet20)
+            resolve_weights(find_model("resnet20"), str(tmp_path / "weights.onnx"), resnet20)
         assert ".safetensors" in caught.value.allowed
 
     def test_a_path_is_a_file(self, trained, resnet20, tmp_path):

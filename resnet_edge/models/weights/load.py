@@ -33,6 +33,7 @@ _OPENERS = {
     ".pt": open_torch,
     ".pth": open_torch,
     ".th": open_torch,
+    ".bin": open_torch,
 }
 
 METADATA_KEY = "resnet_edge"
@@ -64,7 +65,8 @@ def load_weights(model: keras.Model, spec: ModelSpec, path: str | Path) -> Weigh
         raise UsageError("there is no such weight file", where="--weights", found=str(path))
     with opener(path) as file:
         naming = fill(model, spec, file, path)
-        card = json.loads(file.metadata.get(METADATA_KEY, "{}"))
+        with reading(path):
+            card = dict(json.loads(file.metadata.get(METADATA_KEY, "{}")))
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return WeightsReport(
@@ -72,12 +74,12 @@ def load_weights(model: keras.Model, spec: ModelSpec, path: str | Path) -> Weigh
         naming=naming,
         tensors=len(model.variables),
         digest=digest,
-        preprocessing=card.get("preprocess") or published_preprocessing(spec, naming, model),
+        preprocessing=card.get("preprocess") or _published_preprocessing(spec, naming, model),
         labels=tuple(card.get("labels", ())),
     )
 
 
-def published_preprocessing(spec: ModelSpec, naming: Naming, model: keras.Model) -> str | None:
+def _published_preprocessing(spec: ModelSpec, naming: Naming, model: keras.Model) -> str | None:
     """The contract of the family's published weights, if the file and the model's input are like theirs."""
     as_published = CONVENTIONS[spec.family].naming is naming and model.input_shape[-1] == spec.input_shape[-1]
     return spec.preprocessing if as_published else None
