@@ -71,7 +71,7 @@ def _modern(node: Any) -> Any:
     if node.get("activation") == "hard_sigmoid":
         raise _another_hard_sigmoid(node)
     if "output_layers" in node:
-        _recount_nested(node)
+        _modernize_calls(node)
     return node
 
 
@@ -85,11 +85,12 @@ def _another_hard_sigmoid(settings: Mapping[str, Any]) -> ModelRejectedError:
     )
 
 
-def _recount_nested(settings: dict[str, Any]) -> None:
+def _modernize_calls(settings: dict[str, Any]) -> None:
     """Count the calls of nested models from 0, as Keras 3 does; in Keras 2 call 0 was the model's making.
 
     A call is referred to by ``[layer, call, tensor, arguments]``. In ``output_layers`` Keras 3 itself still
-    counts a nested functional model from 1.
+    counts a nested functional model from 1. There, and in ``input_layers``, Keras 2 writes a list of one, by
+    which Keras 3 means a model that takes and returns lists.
     """
     kinds = {layer["name"]: layer["class_name"] for layer in settings["layers"]}
     for layer in settings["layers"]:
@@ -98,3 +99,6 @@ def _recount_nested(settings: dict[str, Any]) -> None:
     outputs = settings["output_layers"]
     for output in outputs if isinstance(outputs[0], list) else [outputs]:
         output[1] -= kinds[output[0]] == "Sequential"
+    for ends in ("input_layers", "output_layers"):
+        if len(settings[ends]) == 1:
+            (settings[ends],) = settings[ends]

@@ -8,6 +8,7 @@ of an archive into memory whole, compiles nested models, and cannot take a confi
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import tempfile
 import warnings
@@ -140,15 +141,26 @@ def _build(
     *,
     allow_unsafe_code: bool,
 ) -> Any:
-    config = dict(checked.config)
+    config = copy.deepcopy(dict(checked.config))  # Keras takes it apart
     if kind == "h5":
         config = modernized(config, keras_version=checked.keras_version)
     if input_shape is not None:
         _close_input(config, input_shape)
-    with ObjectSharingScope():
-        return keras.saving.deserialize_keras_object(
-            config, custom_objects=dict(own.objects), safe_mode=not allow_unsafe_code
-        )
+    with _registered(own.objects), ObjectSharingScope():
+        return keras.saving.deserialize_keras_object(config, safe_mode=not allow_unsafe_code)
+
+
+@contextlib.contextmanager
+def _registered(objects: Mapping[str, Any]) -> Iterator[None]:
+    """Let Keras find the objects everywhere: as an argument they get lost inside the layers of HDF5 files."""
+    registry = keras.saving.get_custom_objects()
+    before = dict(registry)
+    registry.update(objects)
+    try:
+        yield
+    finally:
+        registry.clear()
+        registry.update(before)
 
 
 def _close_input(config: dict[str, Any], input_shape: Shape) -> None:
@@ -171,9 +183,11 @@ def _load_weights(model: Any, path: Path, kind: Literal["keras", "h5"]) -> None:
     if kind == "h5":
         model.load_weights(path)
         return
-    # Beside the archive's own check sum, this spares Keras reading it back and forth through zipfile.
-    with open_archive(path) as archive, tempfile.TemporaryDirectory(prefix="resnet-edge-") as folder:
-        model.load_weights(archive.extract(WEIGHTS, folder))
+    with tempfile.TemporaryDirectory(prefix="resnet-edge-") as folder:
+        # Keras would seek back and forth in the archive through zipfile, and skip the check sum on the way.
+        with open_archive(path) as archive:
+            weights = archive.extract(WEIGHTS, folder)
+        model.load_weights(weights)
 
 
 @contextlib.contextmanager

@@ -62,10 +62,10 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         struct.error,
     ) as error:
         raise ModelRejectedError(
-            "the archive cannot be read: it is truncated or damaged",
+            "the archive cannot be read",
             where=str(path),
             found=str(error),
-            next_step="get the file again from its source, or save the model again",
+            next_step="if it is truncated or damaged, get it again from its source or save the model again",
         ) from error
 
 

@@ -52,12 +52,12 @@ def open_hdf5(source: Path | BinaryIO, where: str) -> Iterator[h5py.File]:
         with h5py.File(source, "r") as file:
             yield file
     # What h5py raises for damaged files, by trial: it depends on the byte that is damaged.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise ModelRejectedError(
-            "the HDF5 file cannot be read: it is truncated or damaged",
+            "the HDF5 file cannot be read",
             where=where,
             found=str(error).strip("'\""),
-            next_step="get the file again from its source, or save the model again",
+            next_step="it is truncated or damaged: get it again from its source or save the model again",
         ) from error
 
 
