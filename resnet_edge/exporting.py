@@ -202,8 +202,12 @@ class Writer:
         return manifest
 
     def _keep_reference(self) -> tuple[ReferenceRecord, ...]:
-        """The user's float model: a Keras file, and a SavedModel where Keras would need code to load it."""
-        kept = []
+        """The user's float model: its graph, a Keras file, and a SavedModel where that file needs code."""
+        from resnet_edge.graph.serialization import save_graph
+
+        graph_file = self.folder / "graph.safetensors"
+        save_graph(self.reference.imported, graph_file)
+        kept = [_reference_record(graph_file, "graph")]
         keras_file = self.folder / "reference.keras"
         if self.source.path is not None and self.source.path.suffix == ".keras":
             shutil.copyfile(self.source.path, keras_file)

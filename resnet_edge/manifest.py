@@ -89,7 +89,11 @@ class ArtifactRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceRecord:
-    """The user's float model as kept in the bundle: ``keras`` file or ``savedmodel`` folder."""
+    """The user's float model as kept in the bundle.
+
+    ``keras`` is the model itself, ``savedmodel`` what Keras' own export made of it (where loading the first
+    needs code), ``graph`` the imported graph before any pass, from which other precisions are made.
+    """
 
     path: str
     format: str

@@ -171,7 +171,13 @@ def test_running_again_replaces_the_bundle(tmp_path, capsys):
     assert run(capsys, "export", "resnet8", "-o", bundle, "--format", "onnx").code == 0
     assert run(capsys, "export", "resnet20", "-o", bundle, "--format", "tflite").code == 0
     names = {path.name for path in bundle.iterdir()}
-    assert names == {"manifest.json", "reference.keras", "resnet20-fp32.tflite", "run_tflite.py"}
+    assert names == {
+        "manifest.json",
+        "graph.safetensors",
+        "reference.keras",
+        "resnet20-fp32.tflite",
+        "run_tflite.py",
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
@@ -186,7 +192,7 @@ def test_custom_objects(tmp_path, capsys):
     assert result.code == 0, result.err
     manifest = result.json["manifest"]
     assert manifest["model"]["custom_objects_digest"] == bundles.digest(code)
-    assert {record["format"] for record in manifest["reference"]} == {"keras", "savedmodel"}
+    assert {record["format"] for record in manifest["reference"]} == {"graph", "keras", "savedmodel"}
     import tensorflow as tf
 
     (folder,) = [bundle / r["path"] for r in manifest["reference"] if r["format"] == "savedmodel"]
