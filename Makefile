@@ -23,7 +23,6 @@ $(VENV)/installed-test: $(VENV)/installed tests/requirements-torch.txt
 demo: $(VENV)/installed
 	$(BIN)/resnet-edge export resnet8 --weights fashion-mnist -o $(DEMO) --format all
 	$(BIN)/resnet-edge inspect $(DEMO)/resnet8-fp32.tflite
-	$(BIN)/python -m pip install --quiet pillow
 	$(BIN)/python $(DEMO)/run_tflite.py calibration_data/fashion_mnist/ankle_boot.png
 	$(BIN)/python $(DEMO)/run_onnx.py calibration_data/fashion_mnist/ankle_boot.png
 

@@ -1,7 +1,7 @@
 """Make the shipped images: ``python -m training.datasets``.
 
-Writes ``calibration.npz`` and ``test.npz`` into ``calibration_data/fashion_mnist``, byte for byte the same
-each time (given the same zlib), and brings ``SHA256SUMS`` up to date.
+Writes ``calibration.npz``, ``test.npz`` and one image as a PNG into ``calibration_data/fashion_mnist``, byte for
+byte the same each time (given the same zlib), and brings ``SHA256SUMS`` up to date.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from training.source import Images, read_test, read_training
 
@@ -68,6 +69,8 @@ def make(destination: Path = DESTINATION) -> None:
     chosen = select_calibration(training.labels)
     calibration = Images(images=training.images[chosen], labels=training.labels[chosen])
     write_npz(destination / "calibration.npz", calibration)
+    # An image as users have them, for the device's scripts: the first of the test set.
+    Image.fromarray(read_test().images[0, ..., 0]).save(destination / "ankle_boot.png", optimize=True)
     write_npz(destination / "test.npz", read_test())
     write_digests(destination)
 

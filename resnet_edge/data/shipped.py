@@ -21,9 +21,6 @@ FASHION_MNIST_LABELS = (
 )
 """What the ten class indices stand for."""
 
-FASHION_MNIST_SHAPE = (28, 28, 1)
-"""Height, width and channels of its images."""
-
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "_calibration_data", _PACKAGE.parent / "calibration_data")
 """In an installed wheel; in a checkout, which is also where an editable install looks."""

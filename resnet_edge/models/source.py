@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_edge.data.preprocessing import Preprocessing
-from resnet_edge.data.shipped import FASHION_MNIST_SHAPE
 from resnet_edge.errors import UsageError
 from resnet_edge.graph.importing import image_shape
 from resnet_edge.graph.importing.names import legal_name
@@ -105,12 +104,9 @@ def _refuse_options(options: ExportOptions, names: tuple[str, ...], what: str) -
 
 def _from_registry(name: str, options: ExportOptions) -> Source:
     spec = find_model(name)
-    shape = options.input_shape
-    if shape is None and options.weights == "fashion-mnist":
-        shape = FASHION_MNIST_SHAPE
     model = build_model(
         spec,
-        input_shape=shape,
+        input_shape=options.input_shape or spec.input_shape_with(options.weights),
         classes=options.classes,
         width=options.width,
         shortcut=Shortcut(options.shortcut) if options.shortcut else None,
