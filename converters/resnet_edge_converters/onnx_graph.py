@@ -159,7 +159,6 @@ class Expansion:
         *,
         aside: str = "",
         dims: Shape | None = None,
-        unused_outputs: Sequence[str] = (),
         **attributes: float | str | Sequence[int],
     ) -> str:
         """Add an ONNX node.
@@ -169,7 +168,6 @@ class Expansion:
             inputs: Names of tensors and constants; empty for one that is left out.
             aside: What the node does beside the main one; it is named after that.
             dims: Its output's shape as stored; None: that of the graph node's result.
-            unused_outputs: Further outputs that the operator is asked for and nobody reads.
             attributes: The ONNX operator's attributes.
 
         Returns:
@@ -177,8 +175,7 @@ class Expansion:
         """
         output = self._builder.unused_name(f"{self.node.name}/{aside or op_type.lower()}")
         name = output if aside else self.node.name
-        further = [self._builder.unused_name(f"{self.node.name}/{role}") for role in unused_outputs]
-        step = helper.make_node(op_type, inputs, [output, *further], name)
+        step = helper.make_node(op_type, inputs, [output], name)
         step.attribute.extend(helper.make_attribute(key, attributes[key]) for key in sorted(attributes))
         self._steps.append(step)
         self._dims.append(stored(self.shape) if dims is None else dims)

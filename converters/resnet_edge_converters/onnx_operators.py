@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from resnet_edge.graph.geometry import Padding
+    from resnet_edge.graph.geometry import Padding, Shape
 
 TO_NCHW = (0, 3, 1, 2)
 TO_NHWC = (0, 2, 3, 1)
@@ -198,17 +198,24 @@ def _concat(_op: Concat, to: Expansion, /) -> None:
 
 @expand.register
 def _max_pool(op: MaxPool2D, to: Expansion, /) -> None:
-    # ONNX Runtime (seen in 1.31) and onnxsim move a Pad of zeros into the pool behind it, whose padding is
-    # minus infinity. A Pad that is still there may hold the largest value; asking for indices keeps them off.
-    unused = ("indices",) if isinstance(to.sources[0], Pad) else ()
-    to.emit(
-        "MaxPool",
-        to.inputs,
-        unused_outputs=unused,
-        kernel_shape=op.size,
-        strides=op.strides,
-        pads=_pads(op.padding),
-    )
+    if not isinstance(to.sources[0], Pad):
+        to.emit("MaxPool", to.inputs, kernel_shape=op.size, strides=op.strides, pads=_pads(op.padding))
+        return
+    # A Pad that is still there may hold the largest value. ONNX Runtime (1.18 to 1.31) would move its zeros
+    # into the pool's own padding, which never wins; it keeps away from pools that are padded by name.
+    to.emit("MaxPool", [_bordered(op, to)], kernel_shape=op.size, strides=op.strides, auto_pad="VALID")
+
+
+def _bordered(op: MaxPool2D, to: Expansion) -> str:
+    """The pool's input with the pool's own padding around it."""
+    if not op.padding:
+        return to.inputs[0]
+    height, width, channels = to.input_shapes[0]
+    border = op.padding
+    dims = (channels, height + border.top + border.bottom, width + border.left + border.right)
+    pads = to.integers("pads", [0, 0, border.top, border.left, 0, 0, border.bottom, border.right])
+    lowest = to.scalar("lowest", float(np.finfo(np.float32).min))
+    return to.emit("Pad", [to.inputs[0], pads, lowest], aside="border", dims=dims)
 
 
 @expand.register
@@ -255,8 +262,18 @@ def _pad(op: Pad, to: Expansion, /) -> None:
 
 @expand.register
 def _slice(op: Slice, to: Expansion, /) -> None:
+    if _subsamples(op, to.input_shapes[0]):
+        # A window of one pixel picks the same ones, and unlike Slice leaves ONNX Runtime's blocked layout be.
+        to.emit("MaxPool", to.inputs, kernel_shape=(1, 1), strides=op.strides[:2])
+        return
     lists = {"starts": op.begin, "ends": op.end, "axes": (2, 3, 1), "steps": op.strides}
     to.emit("Slice", [to.inputs[0], *(to.integers(role, values) for role, values in lists.items())])
+
+
+def _subsamples(op: Slice, shape: Shape) -> bool:
+    """Whether it takes every n-th pixel from the first to the last."""
+    every = tuple(len(range(0, extent, step)) for extent, step in zip(shape, op.strides, strict=True))
+    return op.begin == (0, 0, 0) and op.strides[2] == 1 and op.infer([shape]) == every
 
 
 @expand.register

@@ -19,8 +19,12 @@ from resnet_edge.graph.operators import (
     AveragePool2D,
     Conv2D,
     Function,
+    MaxPool2D,
+    Pad,
     PRelu,
     Reshape,
+    Slice,
+    Subtract,
 )
 from resnet_edge_converters.onnx import OnnxConverter
 from resnet_edge_converters.onnx_opsets import NEWEST, OLDEST
@@ -192,6 +196,39 @@ def flattened(tail: str) -> tuple[Graph, NDArray[np.float32]]:
             x = builder.add(Add(), x, builder.function(x, Function.TANH))
     graph = builder.graph(builder.dense(x, 10, name="head"))
     return graph, graph.by_name["head"].op.weights()["weight"]
+
+
+@pytest.mark.parametrize(
+    ("end", "strides", "operator"),
+    [
+        ((7, 8, 3), (2, 3, 1), "MaxPool"),  # the last pixel that is cut off would not be taken either
+        ((8, 8, 3), (2, 1, 1), "MaxPool"),
+        ((6, 8, 3), (2, 2, 1), "Slice"),
+        ((8, 8, 3), (2, 2, 2), "Slice"),
+    ],
+)
+def test_every_other_pixel_is_picked_by_a_pool(
+    end: tuple[int, int, int], strides: tuple[int, int, int], operator: str, tmp_path: Path
+) -> None:
+    builder = GraphBuilder((8, 8, 3))
+    graph = builder.classified(builder.add(Slice(begin=(0, 0, 0), end=end, strides=strides), builder.image))
+    path = converted(graph, tmp_path)
+    assert operators(path) == {operator: 1, "Conv": 1, "Flatten": 1}
+    assert_computes(path, graph)
+
+
+@pytest.mark.parametrize("border", [Padding(), Padding(top=1, right=2)])
+def test_zeros_in_front_of_a_max_pool_stay_zeros(border: Padding, tmp_path: Path) -> None:
+    builder = GraphBuilder((6, 6, 3))
+    positive = builder.function(builder.image)
+    # Nothing above zero, so that a zero from the border wins.
+    x = builder.add(Subtract(), positive, builder.add(Add(), positive, positive))
+    x = builder.add(Pad(padding=Padding(top=2, left=1)), x)
+    x = builder.add(MaxPool2D(size=(3, 3), strides=(2, 2), padding=border), x)
+    graph = builder.classified(x)
+    path = converted(graph, tmp_path)
+    onnx.checker.check_model(path, full_check=True)
+    assert_computes(path, graph)
 
 
 @pytest.mark.parametrize("tail", ["", "relu", "prelu, batch norm", "softmax"])
