@@ -195,6 +195,7 @@ def _keras_at_work(path: Path) -> Iterator[None]:
     """Whatever Keras or the layers' code raise is one error; weights that were left out count as one."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Keras' advice to those who write a model
             warnings.filterwarnings("error", message="Skipping nested container")
             yield
     except ResnetEdgeError:

@@ -92,10 +92,12 @@ def test_another_hard_sigmoid(keras2, tmp_path):
 
 
 def test_archive(keras2, tmp_path):
-    x = keras2.Input((8, 8, 3))
-    path = saved(keras2.Model(x, keras2.layers.Flatten()(x)), tmp_path / "old.keras")
-    with pytest.raises(ModelRejectedError, match="written by Keras 2"):
+    path = saved(
+        keras2.Sequential([keras2.Input((8, 8, 3)), keras2.layers.Flatten()]), tmp_path / "old.keras"
+    )
+    with pytest.raises(ModelRejectedError, match="written by Keras 2") as caught:
         load_model_file(path)
+    assert "model.save('NAME.h5')" in caught.value.next_step
 
 
 def test_operators_on_tensors(keras2, tmp_path):

@@ -113,7 +113,6 @@ def test_training_state_is_taken_out_at_every_level(tmp_path):
         ),
         (entry("Lambda", name="code"), "Python code", "--allow-unsafe-code"),
         (entry("Activation", name="a", activation=function("f", "builtins")), "function", "--custom-objects"),
-        (entry("Functional", "keras.src.engine.functional", name="m"), "Keras 2", "model.save('NAME.h5')"),
     ],
 )
 def test_refused_class_has_a_place_and_a_way_out(layer, what, way_out, tmp_path):

@@ -21,8 +21,8 @@ zip slip, bombs    entries are extracted outside the folder, or fill the disk  e
                                                                                in proportion to the file
 =================  ==========================================================  ===============================
 
-The checks read no weights: milliseconds for a file of 100 MB. They cannot help against faults of the HDF5
-library itself, nor against somebody who exchanges the file while it is read.
+The checks decode no weights: a tenth of a second for a file of 100 MB. They cannot help against faults of the
+HDF5 library itself, nor against somebody who exchanges the file while it is read.
 """
 
 from resnet_edge.models.safety.checks import check_hdf5, check_keras_archive

@@ -58,11 +58,20 @@ def check_keras_archive(
                 elements = check_structure(file, size=region.size, where=where)
         if weights_only:
             return None
+        version = _archive_version(archive)
+        if version.startswith("2."):
+            raise ModelRejectedError(
+                "the archive was written by Keras 2, whose .keras files Keras 3 cannot read",
+                where=str(path),
+                found=f"Keras {version}",
+                allowed="Keras 3, or Keras 2 in an HDF5 file",
+                next_step="load it with the TensorFlow that wrote it and save it by model.save('NAME.h5')",
+            )
         return check_config(
             archive.read(CONFIG),
             where=f"{path}, {CONFIG}",
             elements=elements,
-            keras_version=_archive_version(archive),
+            keras_version=version,
             custom_classes=custom_classes,
             allow_unsafe_code=allow_unsafe_code,
         )
@@ -112,7 +121,7 @@ def check_hdf5(
 
 
 def _archive_version(archive: zipfile.ZipFile) -> str:
-    """The Keras version in the metadata, which only serves messages: "" where there is none."""
+    """The Keras version in the metadata; "" where there is none."""
     if METADATA not in archive.namelist():
         return ""
     try:

@@ -24,7 +24,6 @@ class Kind(Enum):
     OUTSIDE = auto()
     ARRAY = auto()
     DISGUISED = auto()
-    KERAS2_ARCHIVE = auto()
     KERAS2_OPERATOR = auto()
     OPERATION_IN_HDF5 = auto()
     UNSUPPORTED = auto()
@@ -52,7 +51,6 @@ _OUTSIDE: Mapping[str, str] = {
 ARRAYS = frozenset({"__numpy__", "__tensor__"})
 """Class names that Keras uses for arrays in a configuration."""
 
-_KERAS2_MODULES = ("keras.engine.", "keras.src.engine.", "tensorflow.python.keras.", "tf_keras.")
 _KERAS2_OPERATORS = frozenset(
     {
         "ClassMethod",
@@ -111,8 +109,6 @@ class Finding:
             return Kind.KERAS2_OPERATOR
         if self.module is None:
             return self._kind_without_module()
-        if self.module.startswith(_KERAS2_MODULES):
-            return Kind.KERAS2_ARCHIVE
         if self.module.partition(".")[0] != "keras":
             return Kind.CUSTOM
         return Kind.UNSUPPORTED if self.registered_name in (None, self.class_name) else Kind.DISGUISED
@@ -160,11 +156,6 @@ _VERDICTS: Mapping[Kind, _Verdict] = {
         error=UnsafeFileError,
         what="the file gives a Keras class another registered name",
         next_step=f"if that name is a class of your own, {_CUSTOM_WAY_OUT}",
-    ),
-    Kind.KERAS2_ARCHIVE: _Verdict(
-        error=ModelRejectedError,
-        what="the archive was written by Keras 2, whose .keras files Keras 3 cannot read",
-        next_step="load it with the TensorFlow that wrote it and save it as HDF5: model.save('NAME.h5')",
     ),
     Kind.KERAS2_OPERATOR: _Verdict(
         error=ModelRejectedError,
