@@ -7,11 +7,10 @@ One function an operator, vectorized over the batch. Tensors are float32, ``(N, 
 from __future__ import annotations
 
 import math
-from functools import reduce, singledispatch
+from functools import singledispatch
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from resnet_edge.graph.operators import (
@@ -41,21 +40,14 @@ from resnet_edge.graph.operators import (
     Subtract,
     Upsample2D,
 )
+from resnet_edge.graph.windows import convolve, convolve_depthwise, matrix_product, padded, reduce_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from resnet_edge.graph.geometry import Padding
     from resnet_edge.graph.graph import Graph, Node
 
 Tensor: TypeAlias = NDArray[np.float32]
-
-PATCH_BYTES = 32 * 2**20
-"""Memory that a convolution may use for the patches it multiplies at a time."""
-
-FEW_ROWS = 8
-"""Products with fewer rows do not go to BLAS. They take as long as reading the weight does, so its threads
-have nothing to win, and on a busy machine lose a hundredfold by waiting for each other."""
 
 
 def execute(graph: Graph, images: Tensor) -> Tensor:
@@ -118,44 +110,10 @@ def _input(_op: Input, images: Tensor, /) -> Tensor:
 
 @_run.register
 def _conv2d(op: Conv2D, x: Tensor, /) -> Tensor:
-    (kh, kw), (sh, sw), (dh, dw) = op.kernel, op.strides, op.dilation
-    windows = sliding_window_view(
-        _padded(x, op.padding), ((kh - 1) * dh + 1, (kw - 1) * dw + 1), axis=(1, 2)
-    )[:, ::sh, ::sw, :, ::dh, ::dw]
-    n, height, width, channels = windows.shape[:4]
-    # The weight as one matrix a group: (groups, kh * kw * in / groups, out / groups).
-    depth = kh * kw * op.weight.shape[2]
-    weight = op.weight.reshape(depth, op.groups, -1).transpose(1, 0, 2)
-    out = np.empty((n, height, width, op.weight.shape[3]), np.float32)
-    for images, rows in _chunks(n, height, PATCH_BYTES // (4 * width * channels * kh * kw)):
-        part = windows[images, rows]
-        patches = part.reshape(*part.shape[:3], op.groups, -1, kh, kw).transpose(3, 0, 1, 2, 5, 6, 4)
-        product = _product(patches.reshape(op.groups, -1, depth), weight)
-        out[images, rows] = product.transpose(1, 0, 2).reshape(*part.shape[:3], -1)
+    out = convolve(
+        padded(x, op.padding), op.weight, strides=op.strides, dilation=op.dilation, groups=op.groups
+    )
     return _activated(_add_bias(out, op.bias), op.activation)
-
-
-def _product(rows: Tensor, weight: Tensor) -> Tensor:
-    """Matrix product of ``rows`` (..., n, depth) and ``weight`` (..., depth, out)."""
-    if rows.shape[-2] < FEW_ROWS:
-        return np.asarray(np.einsum("...nk,...ko->...no", rows, weight))
-    return rows @ weight
-
-
-def _chunks(images: int, rows: int, budget: int) -> Iterator[tuple[slice, slice]]:
-    """(images, rows) slices of at most ``budget`` rows of output in all, and never less than one."""
-    row_step = min(max(budget, 1), rows)
-    image_step = max(budget // rows, 1)
-    for image in range(0, images, image_step):
-        for row in range(0, rows, row_step):
-            yield slice(image, image + image_step), slice(row, row + row_step)
-
-
-def _padded(x: Tensor, padding: Padding, value: float = 0.0) -> Tensor:
-    if not padding:
-        return x
-    rows, columns = (padding.top, padding.bottom), (padding.left, padding.right)
-    return np.pad(x, ((0, 0), rows, columns, (0, 0)), constant_values=value)
 
 
 def _add_bias(x: Tensor, bias: Tensor) -> Tensor:
@@ -172,22 +130,13 @@ def _activated(x: Tensor, activation: Activation) -> Tensor:
 
 @_run.register
 def _depthwise_conv2d(op: DepthwiseConv2D, x: Tensor, /) -> Tensor:
-    (kh, kw), (sh, sw), (dh, dw) = op.kernel, op.strides, op.dilation
-    padded = _padded(x, op.padding)[..., None]
-    height, width, channels = op.infer([x.shape[1:]])
-    out = np.zeros((len(x), height, width, *op.weight.shape[2:]), np.float32)
-    for i in range(kh):
-        for j in range(kw):
-            top, left = i * dh, j * dw
-            rows = slice(top, top + (height - 1) * sh + 1, sh)
-            columns = slice(left, left + (width - 1) * sw + 1, sw)
-            out += padded[:, rows, columns] * op.weight[i, j]
-    return _activated(_add_bias(out.reshape(len(x), height, width, channels), op.bias), op.activation)
+    out = convolve_depthwise(padded(x, op.padding), op.weight, strides=op.strides, dilation=op.dilation)
+    return _activated(_add_bias(out, op.bias), op.activation)
 
 
 @_run.register
 def _dense(op: Dense, x: Tensor, /) -> Tensor:
-    return _activated(_add_bias(_product(x, op.weight), op.bias), op.activation)
+    return _activated(_add_bias(matrix_product(x, op.weight), op.bias), op.activation)
 
 
 @_run.register
@@ -273,25 +222,18 @@ def _concat(_op: Concat, /, *inputs: Tensor) -> Tensor:
 
 @_run.register
 def _max_pool(op: MaxPool2D, x: Tensor, /) -> Tensor:
-    return _over_windows(np.maximum, _padded(x, op.padding, -math.inf), op)
+    return reduce_windows(np.maximum, padded(x, op.padding, -math.inf), size=op.size, strides=op.strides)
 
 
 @_run.register
 def _average_pool(op: AveragePool2D, x: Tensor, /) -> Tensor:
     ones = np.ones((1, *x.shape[1:3], 1), np.float32)
-    sums, counts = (_over_windows(np.add, _padded(tensor, op.padding), op) for tensor in (x, ones))
-    return sums / counts
-
-
-def _over_windows(
-    join: Callable[[Tensor, Tensor], Tensor], x: Tensor, op: MaxPool2D | AveragePool2D
-) -> Tensor:
-    """A reduction over sliding windows, first along their rows, then along their columns."""
-    for axis, size, stride in zip((1, 2), op.size, op.strides, strict=True):
-        along = np.moveaxis(x, axis, 0)
-        span = len(along) - size + 1
-        x = np.moveaxis(reduce(join, (along[i : i + span : stride] for i in range(size))), 0, axis)
-    return x
+    sums, counts = (
+        reduce_windows(np.add, padded(tensor, op.padding), size=op.size, strides=op.strides)
+        for tensor in (x, ones)
+    )
+    mean: Tensor = sums / counts
+    return mean
 
 
 @_run.register
@@ -311,7 +253,7 @@ def _reshape(op: Reshape, x: Tensor, /) -> Tensor:
 
 @_run.register
 def _pad(op: Pad, x: Tensor, /) -> Tensor:
-    return np.pad(_padded(x, op.padding), ((0, 0), (0, 0), (0, 0), op.channels))
+    return np.pad(padded(x, op.padding), ((0, 0), (0, 0), (0, 0), op.channels))
 
 
 @_run.register

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from resnet_edge.graph import INPUT_NAME, Graph, execution
+from resnet_edge.graph import INPUT_NAME, Graph, windows
 from resnet_edge.graph.execution import execute, execute_all, execute_nodes, execute_operator
 from resnet_edge.graph.operators import (
     Activation,
@@ -173,7 +173,7 @@ def test_chunks_of_patches_do_not_change_a_convolution(
     graph = OPERATOR_GRAPHS[name]
     batch = images(graph, 5)
     whole = execute(graph, batch)
-    monkeypatch.setattr(execution, "PATCH_BYTES", budget)
+    monkeypatch.setattr(windows, "PATCH_BYTES", budget)
     # BLAS may order the sums of a smaller matrix differently.
     np.testing.assert_allclose(execute(graph, batch), whole, rtol=1e-5, atol=1e-6)
 
@@ -181,7 +181,7 @@ def test_chunks_of_patches_do_not_change_a_convolution(
 @pytest.mark.parametrize("name", ["conv_covers_map", "conv_groups2", "dense_relu_dense_relu6"])
 def test_products_of_few_rows_equal_those_of_many(name: str) -> None:
     graph = OPERATOR_GRAPHS[name]
-    batch = images(graph, 3 * execution.FEW_ROWS)
+    batch = images(graph, 3 * windows.FEW_ROWS)
     one_by_one = np.concatenate([execute(graph, batch[i : i + 1]) for i in range(len(batch))])
     # BLAS sums in another order.
     np.testing.assert_allclose(one_by_one, execute(graph, batch), rtol=1e-5, atol=1e-6)
