@@ -1,7 +1,7 @@
 """Make the shipped images: ``python -m training.datasets``.
 
-Writes ``calibration.npz``, ``test.npz`` and one image as a PNG into ``calibration_data/fashion_mnist``, byte for
-byte the same each time (given the same zlib), and brings ``SHA256SUMS`` up to date.
+Writes ``calibration.npz``, ``test.npz`` and one image as a PNG into ``calibration_data/fashion_mnist``, byte
+for byte the same each time (given the same zlib), and brings ``SHA256SUMS`` up to date.
 """
 
 from __future__ import annotations

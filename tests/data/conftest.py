@@ -19,6 +19,6 @@ def fashion_mnist_graph() -> Graph:
     from resnet_edge.passes import run_passes
 
     spec = find_model("resnet8")
-    model = build_model(spec, input_shape=shipped.FASHION_MNIST_SHAPE, classes=10)
+    model = build_model(spec, input_shape=spec.input_shape_with("fashion-mnist"), classes=10)
     load_weights(model, spec, shipped.weights("resnet8-fashion-mnist"))
     return run_passes(import_keras(model)).graph
