@@ -21,7 +21,8 @@ from resnet_edge.graph.importing.layers import LAYERS
 from resnet_edge.models.loading import load_model_file
 from resnet_edge.models.safety.classes import LAYERS as KNOWN_LAYERS
 from resnet_edge.models.safety.classes import OPERATIONS
-from tests.models.attacks import ATTACKS, WEIGHTS, archive, hdf5
+from tests.models.attacks import ATTACKS
+from tests.models.model_files import WEIGHTS, archive, hdf5
 from tests.shared_data import shared_file
 from tests.traps import TRAPS, image
 

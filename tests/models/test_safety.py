@@ -16,8 +16,8 @@ import pytest
 from resnet_edge.errors import ModelRejectedError, UnsafeFileError
 from resnet_edge.models.safety import KNOWN_CLASSES, check_hdf5, check_keras_archive, is_known
 from resnet_edge.models.safety.region import _Window
-from tests.models.attacks import (
-    ATTACKS,
+from tests.models.attacks import ATTACKS
+from tests.models.model_files import (
     CONFIG,
     WEIGHTS,
     archive,
