@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from contextlib import contextmanager, suppress
+import re
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from resnet_edge.engines.batching import run_in_batches
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError
+from resnet_edge.quiet import without_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
     from numpy.typing import NDArray
 
-DELEGATE_NOTICE = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n"
+_DELEGATE_NOTICE = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\n")
 """What LiteRT writes to standard error for every model; it offers no switch for it."""
 
 
@@ -98,7 +95,7 @@ def _open(artifact: Path, threads: int) -> Any:
             next_step="pip install ai-edge-litert",
         ) from error
     try:
-        with _without_delegate_notice():
+        with without_lines(_DELEGATE_NOTICE):
             interpreter = Interpreter(model_path=str(artifact), num_threads=threads)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
@@ -118,25 +115,3 @@ def _is_image(tensor: dict[str, Any]) -> bool:
 
 def _form(tensor: dict[str, Any]) -> str:
     return f"{np.dtype(tensor['dtype']).name} {tensor['shape_signature'].tolist()}"
-
-
-@contextmanager
-def _without_delegate_notice() -> Iterator[None]:
-    """Keep LiteRT's notice off standard error, and pass on all else that is written there meanwhile."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
-        try:
-            standard_error = os.dup(2)
-        except OSError:  # closed, as in a service: there is nothing to keep clean
-            yield
-            return
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(standard_error, 2)
-            os.close(standard_error)
-            kept.seek(0)
-            rest = kept.read().replace(DELEGATE_NOTICE, b"")
-            with suppress(OSError):
-                os.write(2, rest)

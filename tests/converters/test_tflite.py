@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tracemalloc
@@ -14,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import HealthCheck, given, settings
 
 from resnet_edge.converters import ConversionSettings
-from resnet_edge.engines.tflite import DELEGATE_NOTICE, TFLiteEngine, _without_delegate_notice
+from resnet_edge.engines.tflite import TFLiteEngine
 from resnet_edge.errors import ConversionFailedError, DependencyMissingError, ModelRejectedError
 from resnet_edge.graph import Graph, Node
 from resnet_edge.graph.execution import execute
@@ -337,11 +336,3 @@ class TestEngine:
         with TFLiteEngine(convert(OPERATOR_GRAPHS["conv_relu"], tmp_path)) as engine:
             engine.run(images(OPERATOR_GRAPHS["conv_relu"]))
         assert capfd.readouterr().err == ""
-
-    def test_passes_on_what_else_is_written_to_standard_error(
-        self, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        with _without_delegate_notice():
-            os.write(2, b"before\n" + DELEGATE_NOTICE + b"after\n")
-        os.write(2, b"later\n")
-        assert capfd.readouterr().err == "before\nafter\nlater\n"

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from resnet_edge.quiet import without_lines
+
+CHATTER = re.compile(rb"^INFO .*\n", re.MULTILINE)
+
+
+def test_only_what_matches_is_kept_off_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with without_lines(CHATTER):
+        os.write(2, b"before\nINFO one\nINFO two\nafter\n")
+    os.write(2, b"INFO later\n")
+    assert capfd.readouterr().err == "before\nafter\nINFO later\n"
+
+
+def test_what_was_written_before_an_error_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="broken"), without_lines(CHATTER):
+        os.write(2, b"INFO one\nthe reason\n")
+        raise ValueError("broken")
+    assert capfd.readouterr().err == "the reason\n"
