@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import click
 import pytest
 
 from resnet_edge.cli import cli
 
-COMMANDS = [(), *((name,) for name in cli.list_commands(None))]
+CONTEXT = click.Context(cli)
+COMMANDS: list[tuple[str, ...]] = [(), *((name,) for name in cli.list_commands(CONTEXT))]
 
 HEAVY = ("tensorflow", "keras", "onnxruntime", "onnx", "ai_edge_litert", "numpy", "rich")
 
@@ -29,8 +31,9 @@ def test_help_imports_nothing_heavy(command):
 
 
 def test_every_command_has_help_and_a_line_in_the_groups_list():
-    for name in cli.list_commands(None):
-        command = cli.get_command(None, name)
+    for name in cli.list_commands(CONTEXT):
+        command = cli.get_command(CONTEXT, name)
+        assert command
         assert command.help
         assert command.short_help == cli._by_name[name][1]
 

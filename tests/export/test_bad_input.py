@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -221,12 +222,18 @@ def test_disk_full_while_writing(capsys, model_file, tmp_path, monkeypatch, targ
         if str(path).endswith(target) and mode[0] in "wxa":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
-    real_open = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda self, mode="r", *a, **k: (full(self, mode), real_open(self, mode, *a, **k))[1]
-    )
-    real_copy = shutil.copyfile
-    monkeypatch.setattr(shutil, "copyfile", lambda a, b: (full(b), real_copy(a, b))[1])
+    real_open, real_copy = Path.open, shutil.copyfile
+
+    def opened(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        full(path, mode)
+        return real_open(path, mode, *args, **options)
+
+    def copied(source: Path, destination: Path) -> Path:
+        full(destination)
+        return real_copy(source, destination)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(shutil, "copyfile", copied)
     result = run(capsys, "export", model_file, "-o", bundle, "--batch", "2")
     assert result.code == FAILED
     assert "No space left" in result.err

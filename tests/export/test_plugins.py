@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import metadata
 from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +15,12 @@ from resnet_edge.graph.execution import execute
 from resnet_edge.pipeline import ExportOptions
 from tests.traps import TRAPS
 
-GRAPHS = {}
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnet_edge.graph import Graph
+
+GRAPHS: dict[Path, Graph] = {}
 
 
 class ToyEngine:
@@ -40,7 +47,7 @@ class ToyConverter:
 
     suffix = ".toy"
 
-    def convert(self, graph, destination, settings):
+    def convert(self, graph, destination, settings, quantized=None):
         destination.write_text("\n".join(type(node.op).__name__ for node in graph.nodes))
         GRAPHS[destination] = graph
 
@@ -55,7 +62,7 @@ def point(name, value):
 @pytest.fixture
 def with_plugins(monkeypatch):
     def install(*points):
-        ours = converters.entry_points(group=converters.GROUP)
+        ours = metadata.entry_points(group=converters.GROUP)
         monkeypatch.setattr(converters, "entry_points", lambda group: [*ours, *points])
 
     return install

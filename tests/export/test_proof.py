@@ -11,7 +11,8 @@ from resnet_edge import pipeline
 from resnet_edge.errors import ConversionFailedError
 from resnet_edge.graph import GraphEditor
 from resnet_edge.graph.importing import layers as layer_table
-from resnet_edge.graph.operators import Conv2D
+from resnet_edge.graph.importing.translation import window_padding
+from resnet_edge.graph.operators import AveragePool2D, Conv2D
 from resnet_edge.pipeline import ExportOptions
 from resnet_edge.verification.proof import probe_images
 from tests.traps import TRAPS
@@ -33,10 +34,10 @@ def test_a_wrong_import_names_the_layer(tmp_path, monkeypatch):
         layer_table.LAYERS,
         "MaxPooling2D",
         lambda call: call.builder.emit(
-            layer_table.AveragePool2D(
+            AveragePool2D(
                 size=(3, 3),
                 strides=(2, 2),
-                padding=layer_table.window_padding(call, "same", call.tensor.shape, (3, 3), (2, 2)),
+                padding=window_padding(call, "same", call.tensor.shape, (3, 3), (2, 2)),
             ),
             (call.tensor,),
             path=call.path,
@@ -55,8 +56,8 @@ def test_a_wrong_fold_is_told_from_a_wrong_import(tmp_path, monkeypatch):
     def wrong(imported, source, options):
         result = real(imported, source, options)
         editor = GraphEditor(result.graph)
-        convolution = next(node for node in result.graph.nodes if isinstance(node.op, Conv2D))
-        editor.set_op(convolution.name, replace(convolution.op, bias=convolution.op.bias + 1))
+        name, op = next((node.name, node.op) for node in result.graph.nodes if isinstance(node.op, Conv2D))
+        editor.set_op(name, replace(op, bias=op.bias + 1))
         return replace(result, graph=editor.graph())
 
     monkeypatch.setattr(exporting, "run_passes", wrong)
