@@ -76,15 +76,49 @@ class ProofRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ParityRecord:
+    """What a quantized artifact computed in its runtime against the float model.
+
+    Attributes:
+        source: Which images: ``held back`` from the calibration source, or ``calibration`` if none were left.
+        images: How many.
+        top1_agreement: Share (0 to 1) of images with the float prediction; ties go to the lowest index.
+        sqnr_db: Signal to quantization noise ratio of the outputs in dB.
+        max_abs_error: Largest difference of any output.
+    """
+
+    source: str
+    images: int
+    top1_agreement: float
+    sqnr_db: float
+    max_abs_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArtifactRecord:
-    """One exported file (or folder)."""
+    """One exported file (or folder).
+
+    Attributes:
+        path: In the bundle.
+        format: Which converter wrote it.
+        precision: ``fp32``, or the recipe.
+        size: Bytes.
+        sha256: Of the file; of a folder, see ``resnet_edge.bundle.digest``.
+        proof: For ``fp32``: against the user's own model.
+        parity: For a recipe: against the float model.
+        spec: For a recipe: the file with its scales.
+        spec_sha256: That file's digest.
+    """
 
     path: str
     format: str
     precision: str
     size: int
     sha256: str
-    proof: ProofRecord
+    proof: ProofRecord | None = None
+    parity: ParityRecord | None = None
+    spec: str = ""
+    spec_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +172,49 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         """As plain values, in a fixed order."""
         return {"kind": _KIND, "schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+def manifest_from_json(values: Mapping[str, Any]) -> Manifest:
+    """The manifest that :meth:`Manifest.to_json` gave.
+
+    Raises:
+        ModelRejectedError: A field is missing or of another kind.
+    """
+    try:
+        fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
+        return Manifest(
+            **{
+                **fields,
+                "model": ModelRecord(**fields["model"]),
+                "labels": tuple(fields["labels"]),
+                "input": _tensor(fields["input"]),
+                "output": _tensor(fields["output"]),
+                "reference": tuple(ReferenceRecord(**record) for record in fields["reference"]),
+                "artifacts": tuple(_artifact(record) for record in fields["artifacts"]),
+                "passes": tuple(fields["passes"]),
+                "warnings": tuple(fields["warnings"]),
+                "command": tuple(fields["command"]),
+            }
+        )
+    except (KeyError, TypeError) as error:
+        raise ModelRejectedError(
+            "the bundle's manifest is damaged", where=MANIFEST_NAME, found=str(error)
+        ) from error
+
+
+def _tensor(fields: Mapping[str, Any]) -> TensorRecord:
+    return TensorRecord(**{**fields, "shape": tuple(fields["shape"])})
+
+
+def _artifact(fields: Mapping[str, Any]) -> ArtifactRecord:
+    proof, parity = fields["proof"], fields["parity"]
+    return ArtifactRecord(
+        **{
+            **fields,
+            "proof": None if proof is None else ProofRecord(**proof),
+            "parity": None if parity is None else ParityRecord(**parity),
+        }
+    )
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:

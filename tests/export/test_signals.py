@@ -18,7 +18,7 @@ def test_a_stopped_export_leaves_nothing(tmp_path, signum, code):
     # The stage folder appears when writing begins: then there is something to clean up.
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("deep/.bundle.partial-*")):
-        assert process.poll() is None, process.stderr.read()
+        assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signum)
