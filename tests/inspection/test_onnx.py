@@ -103,7 +103,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FileR
     graph = OPERATOR_GRAPHS["residual_block"]
     source = converted(graph, folder)
 
-    class Reader(tool.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(tool.CalibrationDataReader):
         def __init__(self) -> None:
             self.images = iter(images(graph, 2))
 
