@@ -1,0 +1,102 @@
+"""Streaming histograms of tensors whose range nobody knows beforehand.
+
+The bins are those of the float format itself: numbers with the same sign, exponent and leading mantissa bits
+share one. So the range grows by powers of two without rebinning, every octave is equally well resolved, the
+result does not depend on how the images were batched, and the bin of a number is one shift of its bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+
+MANTISSA_BITS = 8
+"""256 bins an octave: at the top of a range, a bin is 1/2 to 1 step of the 8-bit grid wide."""
+
+SAMPLES_AN_IMAGE = 2**16
+"""Elements of one image's tensor that are counted at most: more moves no range that is worth choosing."""
+
+_SHIFT = 23 - MANTISSA_BITS
+_SIGN = 1 << 31 - _SHIFT
+_FLOOR = (127 - 40) << MANTISSA_BITS
+"""The bin of 2**-40: smaller magnitudes count as zero, so that the arrays stay short."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bins:
+    """A finished histogram: disjoint bins in ascending order, with ``low == high == 0`` for zeros.
+
+    Attributes:
+        low: Lower edges.
+        high: Upper edges.
+        counts: Elements in each, all above 0.
+    """
+
+    low: Floats
+    high: Floats
+    counts: Floats
+
+
+class Histogram:
+    """Counts the elements of a stream of float32 tensors, whole or a fixed pattern of them."""
+
+    def __init__(self) -> None:
+        self._positive = np.zeros(1, np.int64)
+        self._negative = np.zeros(1, np.int64)
+
+    def add(self, tensor: NDArray[np.float32]) -> None:
+        """Count the elements of a tensor (N, ...); all of them finite."""
+        keys = np.bitwise_right_shift(sampled(tensor).view(np.uint32), np.uint32(_SHIFT))
+        counts = np.bincount(keys)
+        self._positive = _sum(self._positive, _above_floor(counts[:_SIGN]))
+        self._negative = _sum(self._negative, _above_floor(counts[_SIGN:]))
+
+    def bins(self) -> Bins:
+        """The histogram so far."""
+        magnitudes = np.flatnonzero(self._positive[1:]) + 1, np.flatnonzero(self._negative[1:]) + 1
+        zeros = self._positive[0] + self._negative[0]
+        (up_low, up_high), (down_low, down_high) = (_edges(keys) for keys in magnitudes)
+        zero = np.zeros(1 if zeros else 0)
+        return Bins(
+            low=np.concatenate([-down_high[::-1], zero, up_low]),
+            high=np.concatenate([-down_low[::-1], zero, up_high]),
+            counts=np.concatenate(
+                [self._negative[magnitudes[1]][::-1], zero + zeros, self._positive[magnitudes[0]]]
+            ).astype(np.float64),
+        )
+
+
+def sampled(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The elements that are counted, one after the other: every k-th one of each image.
+
+    k shares no factor with the number of elements, so that every row, column and channel has its share.
+    """
+    size = math.prod(tensor.shape[1:])
+    stride = -(-size // SAMPLES_AN_IMAGE)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return np.ascontiguousarray(tensor.reshape(len(tensor), size)[:, ::stride]).reshape(-1)
+
+
+def _above_floor(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts from the floor's bin on, which takes all below it."""
+    return np.concatenate([counts[: _FLOOR + 1].sum(keepdims=True), counts[_FLOOR + 1 :]])
+
+
+def _sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
+    longer[: len(shorter)] += shorter
+    return longer
+
+
+def _edges(keys: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Lower and upper edges of positive bins, counted from the floor."""
+    bits = ((keys + _FLOOR)[:, None] + np.arange(2)).astype(np.uint32) << np.uint32(_SHIFT)
+    edges = bits.view(np.float32).astype(np.float64)
+    return edges[:, 0], edges[:, 1]

@@ -1,0 +1,90 @@
+"""The float graph in ONNX Runtime, with every node's tensor as an output."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resnet_edge.converters import ConversionSettings
+from resnet_edge.graph import INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from resnet_edge.graph import Graph
+    from resnet_edge.graph.geometry import Shape
+
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredTensor:
+    """A node's tensor as ONNX Runtime has it in memory.
+
+    Attributes:
+        values: float32 (N, ...): maps as (N, channels, height, width), vectors as (N, features).
+        channel_axis: The dimension that the graph has last.
+    """
+
+    values: NDArray[np.float32]
+    channel_axis: int
+
+
+class ObservedSession:
+    """Runs a graph that converters take, with an open batch.
+
+    Args:
+        graph: The float graph.
+        threads: Threads within an operator.
+    """
+
+    def __init__(self, graph: Graph, threads: int) -> None:
+        # Deferred: these imports take long, and nothing but calibration needs all of them.
+        import onnxruntime
+
+        from resnet_edge_converters.onnx import OnnxConverter
+        from resnet_edge_converters.onnx_layout import channel_first_vectors
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = _ERRORS_ONLY
+        self._tensors = {node.name: graph.tensor_name(node.name) for node in graph.nodes[1:]}
+        self._channel_first: Mapping[str, Shape] = channel_first_vectors(graph)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "observed.onnx"
+            OnnxConverter().convert(graph, path, ConversionSettings(batch=None))
+            _add_outputs(path, [name for name in self._tensors.values() if name != graph.output_name])
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(self, images: NDArray[np.float32]) -> dict[str, StoredTensor]:
+        """Every node's tensor by the node's name, for model inputs (N, height, width, channels)."""
+        image = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        outputs = self._session.run(list(self._tensors.values()), {INPUT_NAME: image})
+        tensors = {INPUT_NAME: StoredTensor(values=image, channel_axis=1)}
+        for name, values in zip(self._tensors, outputs, strict=True):
+            if name in self._channel_first:
+                height, width, channels = self._channel_first[name]
+                maps = values.reshape(-1, channels, height, width)
+                values = maps.transpose(0, 2, 3, 1).reshape(values.shape)
+            axis = 1 if values.ndim == 4 else values.ndim - 1
+            tensors[name] = StoredTensor(values=values, channel_axis=axis)
+        return tensors
+
+
+def _add_outputs(path: Path, tensors: list[str]) -> None:
+    """Make inner tensors outputs of an ONNX file, without reading it.
+
+    Protocol Buffers join messages that are written one after the other: of a field that occurs twice, lists
+    are concatenated and messages joined in turn ("Encoding", "Last One Wins" in their documentation).
+    """
+    from onnx import GraphProto, ModelProto, TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in tensors]
+    with path.open("ab") as file:
+        file.write(ModelProto(graph=GraphProto(output=values)).SerializeToString())

@@ -1,0 +1,142 @@
+"""Observers: from a tensor's values over all images to the range that its integers should cover.
+
+An observer is a *reducer*, which makes something small of the tensor of one batch, and an *aggregator*, which
+joins what the reducer made of all batches and says the range. Both stream: memory does not depend on the
+number of images, nor the result on how they were batched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from resnet_edge.errors import UsageError
+from resnet_edge.quantization.histogram import Histogram
+from resnet_edge.quantization.range_search import least_divergence, least_error, percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from resnet_edge.quantization.histogram import Bins
+    from resnet_edge.quantization.range_search import Limits
+
+DEFAULT_OBSERVER = "mse"
+"""The one that measured best over the trained models (see docs/observers.md)."""
+
+MOMENTUM = 0.99
+"""Weight of what the moving average holds already, one image later."""
+
+PERCENTILE = 0.9999
+"""Share of the values that the percentile observer keeps."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """A tensor of some images, with what every observer asks for first.
+
+    Attributes:
+        values: float32 (N, ...), finite.
+        low: Smallest value of each image, (N,).
+        high: Largest value of each image, (N,).
+    """
+
+    values: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+
+
+class Observer(Protocol):
+    """Watches one tensor."""
+
+    def add(self, batch: Batch) -> None:
+        """Take in the tensor of the next images."""
+        ...
+
+    def limits(self) -> Limits:
+        """(low, high) worth representing; zero may lie outside."""
+        ...
+
+
+class MinMax:
+    """Extremes of every image, joined by their extremes: nothing is ever clipped."""
+
+    def __init__(self) -> None:
+        self._low, self._high = np.inf, -np.inf
+
+    def add(self, batch: Batch) -> None:
+        """Widen the range to what is in the batch."""
+        self._low = min(self._low, float(batch.low.min()))
+        self._high = max(self._high, float(batch.high.max()))
+
+    def limits(self) -> Limits:
+        """The smallest and the largest value."""
+        return self._low, self._high
+
+
+class MovingAverage:
+    """Extremes of every image, joined by an exponential moving average in the images' order.
+
+    As the ranges of quantization-aware training are found (Jacob et al., "Quantization and Training of Neural
+    Networks for Efficient Integer-Arithmetic-Only Inference", 2018). The first images count as their plain
+    mean until there are enough for the average.
+    """
+
+    def __init__(self) -> None:
+        self._mean = np.zeros(2)
+        self._images = 0
+
+    def add(self, batch: Batch) -> None:
+        """Move towards each image's extremes in turn."""
+        for pair in np.column_stack([batch.low, batch.high]).astype(np.float64):
+            self._images += 1
+            self._mean += (pair - self._mean) * max(1 - MOMENTUM, 1 / self._images)
+
+    def limits(self) -> Limits:
+        """The averages."""
+        return float(self._mean[0]), float(self._mean[1])
+
+
+class Distribution:
+    """Histograms, joined by their sum; ``search`` finds the range that the whole distribution calls for."""
+
+    def __init__(self, search: Callable[[Bins], Limits]) -> None:
+        self._histogram, self._search = Histogram(), search
+
+    def add(self, batch: Batch) -> None:
+        """Count the batch's values."""
+        self._histogram.add(batch.values)
+
+    def limits(self) -> Limits:
+        """What the search finds."""
+        return self._search(self._histogram.bins())
+
+
+OBSERVERS: Mapping[str, Callable[[], Observer]] = {
+    "minmax": MinMax,
+    "moving-average": MovingAverage,
+    "percentile": partial(Distribution, partial(percentile, share=PERCENTILE)),
+    "mse": partial(Distribution, least_error),
+    "entropy": partial(Distribution, least_divergence),
+}
+"""By the names of ``--observer``; each call makes an observer for one tensor."""
+
+
+def find_observer(name: str) -> Callable[[], Observer]:
+    """The observer of that name.
+
+    Raises:
+        UsageError: There is none.
+    """
+    if name not in OBSERVERS:
+        raise UsageError(
+            f"unknown observer {name!r}",
+            where="--observer",
+            allowed=", ".join(OBSERVERS),
+            next_step="pick one",
+        )
+    return OBSERVERS[name]
