@@ -6,41 +6,64 @@ from typing import TYPE_CHECKING
 
 from resnet_edge import __version__
 from resnet_edge.engines.tflite import TFLiteEngine
-from resnet_edge.graph import INPUT_NAME
+from resnet_edge.quantization.spec import Quantized, QuantSpec
+from resnet_edge_converters.tflite_border import check_border, emit_input, emit_output
 from resnet_edge_converters.tflite_emitter import Emitter
 from resnet_edge_converters.tflite_flatbuffer import ModelBuilder
 from resnet_edge_converters.tflite_operators import emit
+from resnet_edge_converters.tflite_readback import read_content
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from resnet_edge.converters import ConversionSettings
     from resnet_edge.graph import Graph
+    from resnet_edge.quantization.readback import FileContent
 
 
 class TFLiteConverter:
     """Writes .tflite files; see :class:`resnet_edge.converters.Converter`."""
 
     suffix = ".tflite"
+    recipes = frozenset({"fp16", "int8", "int8-per-tensor", "int16x8", "int8-weights"})
 
-    def convert(self, graph: Graph, destination: Path, settings: ConversionSettings) -> None:
-        """Write ``graph`` to ``destination``; the same graph and settings give the same bytes.
+    def convert(
+        self,
+        graph: Graph,
+        destination: Path,
+        settings: ConversionSettings,
+        quantized: Quantized | None = None,
+    ) -> None:
+        """Write ``graph``, or ``quantized``, to ``destination``; the same values give the same bytes.
 
         Raises:
             ConversionFailedError: TFLite cannot express the graph, or not in one file; names the node.
+            UsageError: The recipe has no input and output of the type that is asked for.
             OSError: The file cannot be written.
         """
+        quantized = quantized or _in_float(graph)
+        graph = quantized.graph
+        check_border(graph, quantized.spec)
         model = ModelBuilder(graph.name)
-        emitter = Emitter(graph, model, settings.batch)
-        for node in graph.nodes:
+        emitter = Emitter(quantized, model, settings.batch)
+        image = emit_input(graph.nodes[0], emitter)
+        for node in graph.nodes[1:]:
             emit(node, emitter)
         model.write(
             destination,
             description=f"{graph.name}, written by resnet-edge {__version__}",
-            inputs={graph.tensor_name(INPUT_NAME): emitter.tensor(INPUT_NAME)},
-            outputs={graph.output_name: emitter.tensor(graph.output)},
+            inputs={graph.tensor_name(graph.nodes[0].name): image},
+            outputs={graph.output_name: emit_output(emitter)},
             metadata=settings.metadata,
         )
+
+    def read_back(self, path: Path, quantized: Quantized) -> FileContent:
+        """The scales, zero points and integers that a file really holds.
+
+        Raises:
+            ModelRejectedError: The file cannot be read, or is damaged.
+        """
+        return read_content(path, quantized)
 
     def open(self, artifact: Path, *, threads: int = 1) -> TFLiteEngine:
         """The artifact in LiteRT.
@@ -50,3 +73,8 @@ class TFLiteConverter:
             ModelRejectedError: LiteRT does not accept the file.
         """
         return TFLiteEngine(artifact, threads=threads)
+
+
+def _in_float(graph: Graph) -> Quantized:
+    """The graph as it is: a spec that names no tensor leaves all of them float32."""
+    return Quantized(graph=graph, spec=QuantSpec(recipe="fp32", tensors={}, constants={}), constants={})

@@ -15,13 +15,15 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from resnet_edge.errors import ConversionFailedError
-from resnet_edge_converters.tflite_versions import minimum_runtime
+from resnet_edge_converters.tflite_versions import kernel_version, minimum_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from resnet_edge.inspection.report import Quantization
 
 TensorId: TypeAlias = int
 """A tensor's index in the file."""
@@ -37,6 +39,10 @@ SIZE_LIMIT = 2**31 - 1
 
 TABLE_BYTES = 1024
 """More than any table beside a constant takes: sizes the builder so that it never grows (and copies)."""
+
+
+SCALE_BYTES = 12
+"""What a channel's scale (float32) and zero point (int64) take."""
 
 
 class _ConstantBuffer:
@@ -74,22 +80,32 @@ class ModelBuilder:
         self._subgraph.operators = []
         # By convention the first buffer is empty: the one of all tensors that are not constants.
         self._buffers = [_ConstantBuffer(np.empty(0, np.uint8))]
+        self._dtypes: list[str] = []
+        self._scales = 0
         self._alike: dict[tuple[str, tuple[int, ...], bytes], list[int]] = {}
         self._codes: dict[str, int] = {}
         self._versions: dict[str, int] = {}
         self._shared: dict[tuple[str, tuple[int, ...], bytes], TensorId] = {}
 
-    def activation(self, name: str, shape: Sequence[int | None], dtype: str = "float32") -> TensorId:
+    def activation(
+        self,
+        name: str,
+        shape: Sequence[int | None],
+        dtype: str = "float32",
+        quantization: Quantization | None = None,
+    ) -> TensorId:
         """A tensor that is computed; None in ``shape`` is an open dimension."""
-        tensor = self._tensor(name, [1 if extent is None else extent for extent in shape], dtype)
+        extents = [1 if extent is None else extent for extent in shape]
+        tensor = self._tensor(name, extents, dtype, quantization)
         if None in shape:
             signature = [-1 if extent is None else extent for extent in shape]
             tensor.shapeSignature = np.array(signature, np.int32)
         return len(self._subgraph.tensors) - 1
 
-    def constant(self, name: str, value: NDArray[Any]) -> TensorId:
+    def constant(self, name: str, value: NDArray[Any], quantization: Quantization | None = None) -> TensorId:
         """A tensor that is stored; ``value`` may be a transposed view, and is read only when written."""
-        self._tensor(name, value.shape, value.dtype.name).buffer = self._buffer(value)
+        tensor = self._tensor(name, value.shape, value.dtype.name, quantization)
+        tensor.buffer = self._buffer(value)
         return len(self._subgraph.tensors) - 1
 
     def shared_constant(self, name: str, value: NDArray[Any]) -> TensorId:
@@ -115,11 +131,13 @@ class ModelBuilder:
             inputs: Tensors in the operator's own order.
             output: The tensor it computes.
             options: The generated options object (``Conv2DOptionsT``, ...), where the operator has one.
-            version: The least version of the operator that computes this.
+            version: The least version of the operator that has these options; its tensors' types may need
+                a higher one.
         """
         operator = schema.OperatorT()
         operator.opcodeIndex = self._codes.setdefault(builtin, len(self._codes))
-        self._versions[builtin] = max(version, self._versions.get(builtin, 1))
+        kernel = kernel_version(builtin, [self._dtypes[tensor] for tensor in [*inputs, output]])
+        self._versions[builtin] = max(version, kernel, self._versions.get(builtin, 1))
         operator.inputs = np.array(inputs, np.int32)
         operator.outputs = np.array([output], np.int32)
         if options is not None:
@@ -171,14 +189,18 @@ class ModelBuilder:
         """Bytes that surely hold the file."""
         constants = sum(buffer.data.nbytes + ALIGNMENT for buffer in self._buffers)
         tables = len(self._buffers) + len(self._subgraph.tensors) + len(self._subgraph.operators)
-        return constants + TABLE_BYTES * (tables + 16)
+        return constants + SCALE_BYTES * self._scales + TABLE_BYTES * (tables + 16)
 
-    def _tensor(self, name: str, shape: Sequence[int], dtype: str) -> Any:
+    def _tensor(self, name: str, shape: Sequence[int], dtype: str, quantization: Quantization | None) -> Any:
         tensor = schema.TensorT()
         tensor.name = name
         tensor.shape = np.array(shape, np.int32)
         tensor.type = getattr(schema.TensorType, dtype.upper())
         tensor.hasRank = True
+        if quantization is not None:
+            tensor.quantization = _parameters(quantization)
+            self._scales += len(quantization.scales)
+        self._dtypes.append(dtype)
         self._subgraph.tensors.append(tensor)
         return tensor
 
@@ -216,6 +238,14 @@ class ModelBuilder:
             entry.buffer = self._buffer(np.frombuffer(content, np.uint8))
             entries.append(entry)
         return entries
+
+
+def _parameters(quantization: Quantization) -> Any:
+    parameters = schema.QuantizationParametersT()
+    parameters.scale = np.array(quantization.scales, np.float32)
+    parameters.zeroPoint = np.array(quantization.zero_points, np.int64)
+    parameters.quantizedDimension = quantization.axis or 0
+    return parameters
 
 
 def _signature(inputs: Mapping[str, TensorId], outputs: Mapping[str, TensorId]) -> Any:

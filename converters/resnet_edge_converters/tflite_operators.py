@@ -20,7 +20,6 @@ from resnet_edge.graph.operators import (
     Function,
     GlobalAveragePool,
     GlobalMaxPool,
-    Input,
     LeakyRelu,
     MaxPool2D,
     Multiply,
@@ -59,6 +58,9 @@ FUNCTIONS = {
 }
 """The functions that are one operator, without options."""
 
+SCALE_KEEPING = (AveragePool2D, Concat, GlobalMaxPool, MaxPool2D, Pad, Permute, Reshape, Slice, Upsample2D)
+"""The operators whose integer kernels do not change the scale."""
+
 
 def emit(node: Node, to: Emitter) -> None:
     """Append the TFLite operators that compute ``node``.
@@ -75,19 +77,35 @@ def emit(node: Node, to: Emitter) -> None:
             allowed=", ".join(sorted(op.__name__ for op in OPERATORS)),
             next_step="run the passes before the conversion",
         )
+    if isinstance(node.op, SCALE_KEEPING) and to.is_integer(node):
+        _check_scales(node, to)
     emit_operator(node.op, node, to)
+    to.settle(node)
 
 
-def _input(op: Input, node: Node, to: Emitter) -> None:  # noqa: ARG001 - every emitter takes the operator
-    to.result(node)
+def _check_scales(node: Node, to: Emitter) -> None:
+    """See that an operator whose kernel moves integers as they are has one scale on all sides."""
+    own = to.spec.tensors[node.name]
+    for name in node.inputs:
+        other = to.spec.tensors[name]
+        if (other.scale, other.zero_point) != (own.scale, own.zero_point):
+            raise ConversionFailedError(
+                "the operator changes no scale, but the spec gives its tensors different ones",
+                where=node.source or node.name,
+                found=f"{other.scale} ({other.zero_point}) of {name!r}, {own.scale} ({own.zero_point}) here",
+                allowed="one scale and zero point for its inputs and its output",
+                next_step="quantize again; the spec of an older version may not have kept to this",
+            )
 
 
 def _dense(op: Dense, node: Node, to: Emitter) -> None:
     options = schema.FullyConnectedOptionsT()
     options.fusedActivationFunction = FUSED[op.activation]
-    weight = to.weight(node, "weight", op.weight.T)
-    inputs = [to.source(node), weight, to.weight(node, "bias", op.bias)]
-    to.model.operator("FULLY_CONNECTED", inputs, to.result(node), options)
+    options.asymmetricQuantizeInputs = to.is_hybrid(node)
+    inputs = [to.source(node), to.constant(node, "weight"), to.constant(node, "bias")]
+    # Runtimes from before version 12 take the first channel's scale for all, and do not say so.
+    version = 12 if to.is_per_channel(node) else 1
+    to.model.operator("FULLY_CONNECTED", inputs, to.result(node), options, version=version)
 
 
 def _batch_norm(op: BatchNorm, node: Node, to: Emitter) -> None:
@@ -140,18 +158,26 @@ def _prelu(op: PRelu, node: Node, to: Emitter) -> None:
 def _add(op: Add, node: Node, to: Emitter) -> None:
     options = schema.AddOptionsT()
     options.fusedActivationFunction = FUSED[op.activation]
+    options.potScaleInt16 = False  # else int16 scales would have to be powers of two
     to.model.operator("ADD", to.sources(node), to.result(node), options)
 
 
-def _multiply(op: Multiply, node: Node, to: Emitter) -> None:  # noqa: ARG001 - as _input
-    to.model.operator("MUL", to.sources(node), to.result(node), schema.MulOptionsT())
+def _multiply(op: Multiply, node: Node, to: Emitter) -> None:  # noqa: ARG001 - as the others
+    version = 3 if to.is_integer(node) and _multiplier(node, to) >= 1 else 1
+    to.model.operator("MUL", to.sources(node), to.result(node), schema.MulOptionsT(), version=version)
 
 
-def _subtract(op: Subtract, node: Node, to: Emitter) -> None:  # noqa: ARG001 - as _input
+def _multiplier(node: Node, to: Emitter) -> float:
+    """The factor that brings the product of two integers to the output's scale."""
+    first, second = (to.spec.tensors[name].scale for name in node.inputs)
+    return first * second / to.spec.tensors[node.name].scale
+
+
+def _subtract(op: Subtract, node: Node, to: Emitter) -> None:  # noqa: ARG001 - as the others
     to.model.operator("SUB", to.sources(node), to.result(node), schema.SubOptionsT())
 
 
-def _concat(op: Concat, node: Node, to: Emitter) -> None:  # noqa: ARG001 - as _input
+def _concat(op: Concat, node: Node, to: Emitter) -> None:  # noqa: ARG001 - as the others
     options = schema.ConcatenationOptionsT()
     options.axis = len(to.result_shape(node))
     to.model.operator("CONCATENATION", to.sources(node), to.result(node), options)
@@ -226,7 +252,6 @@ OPERATORS: dict[type[Operator], EmitOperator] = {
     Elementwise: _elementwise,
     GlobalAveragePool: _global_average_pool,
     GlobalMaxPool: _global_max_pool,
-    Input: _input,
     LeakyRelu: _leaky_relu,
     MaxPool2D: emit_max_pool,
     Multiply: _multiply,
@@ -238,4 +263,4 @@ OPERATORS: dict[type[Operator], EmitOperator] = {
     Subtract: _subtract,
     Upsample2D: _upsample,
 }
-"""How each operator is written. Affine is not here: the passes leave none."""
+"""How each operator but the input is written. Affine is not here: the passes leave none."""

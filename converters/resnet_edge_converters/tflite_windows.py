@@ -6,6 +6,7 @@ VALID window; XNNPACK merges it into a convolution, at no cost.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from resnet_edge.graph.geometry import Shape
     from resnet_edge_converters.tflite_emitter import Emitter
     from resnet_edge_converters.tflite_flatbuffer import TensorId
-
-LOWEST = float(np.finfo(np.float32).min)
-"""What no number of a feature map is less than."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +64,7 @@ def emit_conv(op: Conv2D, node: Node, to: Emitter) -> None:
     """CONV_2D; the runtime tells the number of groups from the filter's depth."""
     source, options = _windowed(schema.Conv2DOptionsT(), op, node, to)
     options.fusedActivationFunction = FUSED[op.activation]
-    # (kh, kw, in / groups, out) to OHWI
-    weight = to.weight(node, "weight", op.weight.transpose(3, 0, 1, 2))
-    inputs = [source, weight, to.weight(node, "bias", op.bias)]
+    inputs = [source, to.constant(node, "weight"), to.constant(node, "bias")]
     version = 6 if op.groups > 1 else 1
     to.model.operator("CONV_2D", inputs, to.result(node), options, version=version)
 
@@ -78,9 +74,7 @@ def emit_depthwise(op: DepthwiseConv2D, node: Node, to: Emitter) -> None:
     source, options = _windowed(schema.DepthwiseConv2DOptionsT(), op, node, to)
     options.fusedActivationFunction = FUSED[op.activation]
     options.depthMultiplier = op.weight.shape[3]
-    # (kh, kw, in, multiplier) to (1, kh, kw, out): the output channels are in the same order.
-    weight = to.weight(node, "weight", op.weight.reshape(1, *op.kernel, -1))
-    inputs = [source, weight, to.weight(node, "bias", op.bias)]
+    inputs = [source, to.constant(node, "weight"), to.constant(node, "bias")]
     version = 1 if op.dilation == (1, 1) else 2
     to.model.operator("DEPTHWISE_CONV_2D", inputs, to.result(node), options, version=version)
 
@@ -88,21 +82,26 @@ def emit_depthwise(op: DepthwiseConv2D, node: Node, to: Emitter) -> None:
 def emit_max_pool(op: MaxPool2D, node: Node, to: Emitter) -> None:
     """MAX_POOL_2D, padded so that a padded cell never wins."""
     # A zero never wins where nothing is negative, as after a ReLU; and unlike PADV2, XNNPACK runs PAD.
-    fill = None if node.inputs[0] in to.nonnegative else LOWEST
-    source, options = _windowed(schema.Pool2DOptionsT(), op, node, to, fill)
+    by_zero = to.never_below_zero(node.inputs[0])
+    source, options = _windowed(schema.Pool2DOptionsT(), op, node, to, zeros=by_zero)
     to.model.operator("MAX_POOL_2D", [source], to.result(node), options)
 
 
 def emit_average_pool(op: AveragePool2D, node: Node, to: Emitter) -> None:
-    """AVERAGE_POOL_2D; behind a PAD, whose zeros it counts, a factor for every window takes them out."""
+    """AVERAGE_POOL_2D; behind a PAD, whose zeros it counts, a factor for every window takes them out.
+
+    In integers that rounds twice: windows that reach into the padding are off by up to half a factor more.
+    """
     source, options = _windowed(schema.Pool2DOptionsT(), op, node, to)
     if source == to.source(node):
         to.model.operator("AVERAGE_POOL_2D", [source], to.result(node), options)
         return
     counted = to.between(node, "counted", to.result_shape(node))
     to.model.operator("AVERAGE_POOL_2D", [source], counted, options)
-    factor = to.weight(node, "correction", _average_correction(op, to.source_shape(node)))
-    to.model.operator("MUL", [counted, factor], to.result(node), schema.MulOptionsT())
+    multiples, unit = _average_correction(op, to.source_shape(node))
+    factor = to.exact(node, "correction", multiples, unit)
+    # MUL's version 3 is the first with factors above 1.
+    to.model.operator("MUL", [counted, factor], to.result(node), schema.MulOptionsT(), version=3)
 
 
 def paddings(padding: Padding, channels: tuple[int, int] = (0, 0)) -> list[tuple[int, int]]:
@@ -115,14 +114,15 @@ def _windowed(
     op: Conv2D | DepthwiseConv2D | MaxPool2D | AveragePool2D,
     node: Node,
     to: Emitter,
-    fill: float | None = None,
+    *,
+    zeros: bool = True,
 ) -> tuple[TensorId, Any]:
-    """What the window slides over, and ``options`` filled in; pads with ``fill`` (None: zero) if it must."""
+    """What the window slides over, and ``options`` filled in; pads, if it must, with zeros or the lowest."""
     window = Window.of(op)
     height, width, _ = to.source_shape(node)
     source, name = to.source(node), window.named_padding((height, width))
     if name is None:
-        source, name = _pad(node, to, window.padding, fill), schema.Padding.VALID
+        source, name = _pad(node, to, window.padding, zeros=zeros), schema.Padding.VALID
     options.padding = name
     options.strideH, options.strideW = window.strides
     if isinstance(options, schema.Pool2DOptionsT):
@@ -132,24 +132,27 @@ def _windowed(
     return source, options
 
 
-def _pad(node: Node, to: Emitter, padding: Padding, fill: float | None) -> TensorId:
+def _pad(node: Node, to: Emitter, padding: Padding, *, zeros: bool) -> TensorId:
     height, width, channels = to.source_shape(node)
     shape = (height + padding.top + padding.bottom, width + padding.left + padding.right, channels)
     padded = to.between(node, "padded", shape)
     inputs = [to.source(node), to.indices(node, "paddings", paddings(padding))]
-    if fill is None:
+    if zeros:
         to.model.operator("PAD", inputs, padded, schema.PadOptionsT())
     else:
-        to.model.operator("PADV2", [*inputs, to.number(node, "fill", fill)], padded, schema.PadV2OptionsT())
+        to.model.operator("PADV2", [*inputs, to.lowest(node)], padded, schema.PadV2OptionsT())
     return padded
 
 
-def _average_correction(op: AveragePool2D, shape: Shape) -> NDArray[np.float32]:
-    """Cells of each window over those that are not padding, (1, height, width, 1)."""
-    factors = []
+def _average_correction(op: AveragePool2D, shape: Shape) -> tuple[NDArray[np.int64], float]:
+    """Cells of each window over those that are not padding, (1, height, width, 1), as multiples of a unit."""
+    cells = []
     sides = ((op.padding.top, op.padding.bottom), (op.padding.left, op.padding.right))
     for extent, size, stride, (before, after) in zip(shape[:2], op.size, op.strides, sides, strict=True):
         starts = np.arange(-before, extent + after - size + 1, stride)
-        counted = np.minimum(starts + size, extent) - np.maximum(starts, 0)
-        factors.append(size / counted)
-    return np.multiply.outer(*factors)[None, :, :, None].astype(np.float32)
+        cells.append(np.minimum(starts + size, extent) - np.maximum(starts, 0))
+    counted = np.multiply.outer(*cells)[None, :, :, None]
+    denominator = int(np.lcm.reduce(counted.ravel()))
+    multiples = math.prod(op.size) * denominator // counted
+    common = math.gcd(denominator, int(np.gcd.reduce(multiples.ravel())))
+    return multiples // common, common / denominator
