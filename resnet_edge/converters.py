@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from resnet_edge.errors import ConversionFailedError, UsageError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from resnet_edge.engines import Engine
     from resnet_edge.graph import Graph
+    from resnet_edge.quantization.readback import FileContent
     from resnet_edge.quantization.spec import Quantized
 
 GROUP = "resnet_edge.converters"
@@ -32,29 +33,28 @@ class ConversionSettings:
         batch: Images a run; None leaves it open (dynamic).
         opset: ONNX operator set.
         onnx_layout: Layout of the ONNX file's ``image``.
+        onnx_activations: Element type of a quantized ONNX file's activations.
         metadata: Texts kept inside the file (``labels`` one a line, ``preprocessing`` as JSON, ...).
     """
 
     batch: int | None = 1
     opset: int = 17
     onnx_layout: Literal["nchw", "nhwc"] = "nchw"
+    onnx_activations: Literal["uint8", "int8"] = "uint8"
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Converter(Protocol):
-    """Writes a graph as one file (or folder) of one format."""
+    """Writes a graph as one file (or folder) of one format.
+
+    A converter that also writes quantized graphs is a :class:`QuantizingConverter`.
+    """
 
     suffix: str
     """Appended to ``NAME-PRECISION``: ``.tflite``, ``.onnx``, ``-savedmodel``."""
 
-    def convert(
-        self,
-        graph: Graph,
-        destination: Path,
-        settings: ConversionSettings,
-        quantized: Quantized | None = None,
-    ) -> None:
-        """Write ``graph``, or ``quantized`` where it is given, to ``destination``, which does not exist yet.
+    def convert(self, graph: Graph, destination: Path, settings: ConversionSettings) -> None:
+        """Write ``graph`` to ``destination``, which does not exist yet.
 
         Raises:
             ConversionFailedError: The format cannot express the graph; names the node.
@@ -68,6 +68,37 @@ class Converter(Protocol):
         Raises:
             DependencyMissingError: The runtime is not installed.
             ModelRejectedError: The runtime does not accept the file.
+        """
+        ...
+
+
+@runtime_checkable
+class QuantizingConverter(Converter, Protocol):
+    """A converter that writes what a quantization spec says, and can read back what it wrote."""
+
+    recipes: frozenset[str]
+    """The built-in recipes that it can express."""
+
+    def convert(
+        self,
+        graph: Graph,
+        destination: Path,
+        settings: ConversionSettings,
+        quantized: Quantized | None = None,
+    ) -> None:
+        """Write ``graph``, or ``quantized`` where it is given; decides no scale and no integer.
+
+        Raises:
+            ConversionFailedError: The format cannot express the graph; names the node.
+            OSError: The file cannot be written.
+        """
+        ...
+
+    def read_back(self, artifact: Path, quantized: Quantized) -> FileContent:
+        """The integers and scales that the file holds, by the spec's names.
+
+        Raises:
+            ModelRejectedError: The file cannot be read.
         """
         ...
 

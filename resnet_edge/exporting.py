@@ -25,10 +25,10 @@ from resnet_edge.manifest import (
     ModelRecord,
     ReferenceRecord,
     TensorRecord,
-    write_manifest,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from resnet_edge.engines import Engine
@@ -70,7 +70,7 @@ def choose_converters(options: ExportOptions) -> tuple[dict[str, Converter], tup
 
 def load_framework() -> None:
     """Import TensorFlow and Keras, so that the stages after it take only their own time."""
-    import keras  # noqa: F401
+    import resnet_edge.tensorflow_import  # noqa: F401
 
 
 def open_source(model: Any, options: ExportOptions) -> Source:
@@ -118,28 +118,74 @@ def run_reference(source: Source, imported: Graph) -> Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A model ready to be written.
+
+    Attributes:
+        converters: What to write it with, by format.
+        source: The user's model.
+        passes: The graph to write, and the reports about it.
+        reference: What the artifacts are proven against.
+        options: What the user asked for.
+        warnings: What the user should know.
+    """
+
+    converters: Mapping[str, Converter]
+    source: Source
+    passes: PassesResult
+    reference: Reference
+    options: ExportOptions
+    warnings: tuple[str, ...]
+
+
+def prepare(model: Any, options: ExportOptions, stages: Stages) -> Prepared:
+    """Everything before the first file: open, import, fold, run in Keras."""
+    with stages.stage("load TensorFlow"):
+        converters, warnings = choose_converters(options)
+        load_framework()
+    with stages.stage("load the model"):
+        source = open_source(model, options)
+    with stages.stage("import the graph"):
+        imported = import_graph(source, options)
+        source = choose_labels(source, imported, options)
+    with stages.stage("fold and fuse"):
+        passes = run_passes(imported, source, options)
+    with stages.stage("run the model in Keras"):
+        reference = run_reference(source, imported)
+    return Prepared(
+        converters=converters,
+        source=source,
+        passes=passes,
+        reference=reference,
+        options=options,
+        warnings=(*warnings, *source.warnings),
+    )
+
+
+def write(prepared: Prepared, folder: Path, stages: Stages) -> Manifest:
+    """Write and prove the artifacts, then all that goes with them but the manifest, which is returned.
+
+    Raises:
+        ConversionFailedError: An artifact cannot be written, or computes something else than the model.
+    """
+    writer = Writer(folder=folder, prepared=prepared, stages=stages)
+    artifacts = tuple(writer.write(name, converter) for name, converter in prepared.converters.items())
+    return writer.finish(artifacts)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Writer:
     """Writes and proves the artifacts of one bundle, then all that goes with them.
 
     Attributes:
         folder: The bundle in the making.
-        source: The user's model.
-        passes: The graph to write, and the reports about it.
-        options: What the user asked for.
-        reference: What the artifacts are proven against.
+        prepared: The model.
         stages: Times the work.
     """
 
     folder: Path
-    source: Source
-    passes: PassesResult
-    options: ExportOptions
-    reference: Reference
+    prepared: Prepared
     stages: Stages
-
-    @property
-    def _graph(self) -> Graph:
-        return self.passes.graph
 
     def write(self, name: str, converter: Converter) -> ArtifactRecord:
         """Write one artifact and prove it.
@@ -149,16 +195,16 @@ class Writer:
         """
         from resnet_edge.verification.proof import prove
 
-        path = self.folder / f"{self.source.name}-fp32{converter.suffix}"
+        path = self.folder / f"{self.prepared.source.name}-fp32{converter.suffix}"
         with self.stages.stage(f"write {name}"):
-            converter.convert(self._graph, path, self._settings())
+            converter.convert(self.prepared.passes.graph, path, self._settings())
         with self.stages.stage(f"prove {name}"), self._opened(converter, path) as engine:
             proof = prove(
                 engine,
-                self.reference,
-                self._graph,
+                self.prepared.reference,
+                self.prepared.passes.graph,
                 artifact=path.name,
-                fold_input=self.options.fold_input,
+                fold_input=self.prepared.options.fold_input,
             )
         return ArtifactRecord(
             path=path.name,
@@ -183,40 +229,38 @@ class Writer:
 
     def _settings(self) -> ConversionSettings:
         return ConversionSettings(
-            batch=self.options.batch,
-            opset=self.options.opset,
-            onnx_layout=self.options.onnx_layout,
+            batch=self.prepared.options.batch,
+            opset=self.prepared.options.opset,
+            onnx_layout=self.prepared.options.onnx_layout,
             metadata={
-                "labels": "\n".join(self.source.labels),
-                "preprocessing": json.dumps(self.source.preprocessing.to_json(), sort_keys=True),
+                "labels": "\n".join(self.prepared.source.labels),
+                "preprocessing": json.dumps(self.prepared.source.preprocessing.to_json(), sort_keys=True),
             },
         )
 
-    def finish(self, artifacts: tuple[ArtifactRecord, ...], warnings: tuple[str, ...]) -> Manifest:
-        """Write what goes with the artifacts; the manifest last."""
+    def finish(self, artifacts: tuple[ArtifactRecord, ...]) -> Manifest:
+        """Write what goes with the artifacts, and say what the manifest will hold."""
         with self.stages.stage("keep the reference"):
             references = self._keep_reference()
         self._write_device_scripts(artifacts)
-        manifest = self._manifest(artifacts, references, warnings)
-        write_manifest(self.folder, manifest)
-        return manifest
+        return self._manifest(artifacts, references)
 
     def _keep_reference(self) -> tuple[ReferenceRecord, ...]:
         """The user's float model: its graph, a Keras file, and a SavedModel where that file needs code."""
         from resnet_edge.graph.serialization import save_graph
 
         graph_file = self.folder / "graph.safetensors"
-        save_graph(self.reference.imported, graph_file)
+        save_graph(self.prepared.reference.imported, graph_file)
         kept = [_reference_record(graph_file, "graph")]
         keras_file = self.folder / "reference.keras"
-        if self.source.path is not None and self.source.path.suffix == ".keras":
-            shutil.copyfile(self.source.path, keras_file)
+        if self.prepared.source.path is not None and self.prepared.source.path.suffix == ".keras":
+            shutil.copyfile(self.prepared.source.path, keras_file)
         else:
-            self.source.model.save(keras_file)
+            self.prepared.source.model.save(keras_file)
         kept.append(_reference_record(keras_file, "keras"))
-        if self.source.needs_code:
+        if self.prepared.source.needs_code:
             folder = self.folder / "reference-savedmodel"
-            self.source.model.export(folder, verbose=False)
+            self.prepared.source.model.export(folder, verbose=False)
             kept.append(_reference_record(folder, "savedmodel"))
         return tuple(kept)
 
@@ -230,11 +274,11 @@ class Writer:
                 script = render_device_script(
                     kind,
                     paths[kind],
-                    self.source.preprocessing,
-                    labels=self.source.labels,
-                    layout=self.options.onnx_layout,
-                    fold_input=self.options.fold_input,
-                    batch=self.options.batch,
+                    self.prepared.source.preprocessing,
+                    labels=self.prepared.source.labels,
+                    layout=self.prepared.options.onnx_layout,
+                    fold_input=self.prepared.options.fold_input,
+                    batch=self.prepared.options.batch,
                 )
                 (self.folder / f"run_{kind}.py").write_text(script, encoding="utf-8")
 
@@ -242,31 +286,30 @@ class Writer:
         self,
         artifacts: tuple[ArtifactRecord, ...],
         references: tuple[ReferenceRecord, ...],
-        warnings: tuple[str, ...],
     ) -> Manifest:
-        graph = self._graph
+        graph = self.prepared.passes.graph
         return Manifest(
             model=ModelRecord(
-                name=self.source.name,
-                origin=self.source.origin,
-                digest=self.source.digest,
-                weights=self.source.weights,
-                weights_digest=self.source.weights_digest,
-                custom_objects_digest=self.source.custom_objects_digest,
+                name=self.prepared.source.name,
+                origin=self.prepared.source.origin,
+                digest=self.prepared.source.digest,
+                weights=self.prepared.source.weights,
+                weights_digest=self.prepared.source.weights_digest,
+                custom_objects_digest=self.prepared.source.custom_objects_digest,
                 parameters=graph.parameters,
                 macs=graph.macs,
             ),
-            preprocessing=self.source.preprocessing.to_json(),
-            fold_input=self.options.fold_input,
-            labels=self.source.labels,
-            input=TensorRecord(name="image", shape=(self.options.batch, *graph.input_shape)),
-            output=TensorRecord(name=graph.output_name, shape=(self.options.batch, graph.classes)),
+            preprocessing=self.prepared.source.preprocessing.to_json(),
+            fold_input=self.prepared.options.fold_input,
+            labels=self.prepared.source.labels,
+            input=TensorRecord(name="image", shape=(self.prepared.options.batch, *graph.input_shape)),
+            output=TensorRecord(name=graph.output_name, shape=(self.prepared.options.batch, graph.classes)),
             reference=references,
             artifacts=artifacts,
-            passes=tuple(asdict(report) for report in self.passes.reports),
-            warnings=(*warnings, *self.source.warnings),
+            passes=tuple(asdict(report) for report in self.prepared.passes.reports),
+            warnings=self.prepared.warnings,
             versions={name: importlib.metadata.version(name) for name in _VERSIONED},
-            command=self.options.command,
+            command=self.prepared.options.command,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
 

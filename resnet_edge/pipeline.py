@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge import bundle as bundles
 from resnet_edge import exporting
+from resnet_edge.manifest import Manifest, write_manifest
 from resnet_edge.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from resnet_edge.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,22 +90,8 @@ def export(
     """
     options, stages, destination = options or ExportOptions(), stages or Stages(), Path(bundle)
     bundles.check_destination(destination)
-    with stages.stage("load TensorFlow"):
-        converters, warnings = exporting.choose_converters(options)
-        exporting.load_framework()
-    with stages.stage("load the model"):
-        source = exporting.open_source(model, options)
-    with stages.stage("import the graph"):
-        imported = exporting.import_graph(source, options)
-        source = exporting.choose_labels(source, imported, options)
-    with stages.stage("fold and fuse"):
-        passes = exporting.run_passes(imported, source, options)
-    with stages.stage("run the model in Keras"):
-        reference = exporting.run_reference(source, imported)
+    prepared = exporting.prepare(model, options, stages)
     with bundles.writing(destination) as folder:
-        writer = exporting.Writer(
-            folder=folder, source=source, passes=passes, options=options, reference=reference, stages=stages
-        )
-        artifacts = tuple(writer.write(name, converter) for name, converter in converters.items())
-        manifest = writer.finish(artifacts, warnings)
+        manifest = exporting.write(prepared, folder, stages)
+        write_manifest(folder, manifest)
     return ExportResult(bundle=destination, manifest=manifest, seconds=stages.seconds)
