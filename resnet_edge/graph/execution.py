@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import singledispatch
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +43,12 @@ from resnet_edge.graph.operators import (
 from resnet_edge.graph.windows import convolve, convolve_depthwise, matrix_product, padded, reduce_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from resnet_edge.graph.graph import Graph, Node
 
 Tensor: TypeAlias = NDArray[np.float32]
+AnyTensor: TypeAlias = NDArray[Any]
 
 
 def execute(graph: Graph, images: Tensor) -> Tensor:
@@ -78,13 +79,24 @@ def execute_nodes(graph: Graph, images: Tensor) -> Iterator[tuple[Node, Tensor]]
     Raises:
         ValueError: The images have another shape than the graph's input.
     """
+    return stream(graph, images, lambda node, inputs: execute_operator(node.op, *inputs))
+
+
+def stream(
+    graph: Graph, images: Tensor, run: Callable[[Node, Sequence[AnyTensor]], AnyTensor]
+) -> Iterator[tuple[Node, AnyTensor]]:
+    """Every node with what ``run`` makes of it and its inputs; the images are the first node's input.
+
+    Raises:
+        ValueError: The images have another shape than the graph's input.
+    """
     if images.shape[1:] != graph.input_shape:
         raise ValueError(f"takes images (N, {', '.join(map(str, graph.input_shape))}), got {images.shape}")
     last_use = {name: node.name for node in graph.nodes for name in node.inputs}
-    live: dict[str, Tensor] = {}
+    live: dict[str, AnyTensor] = {}
     for node in graph.nodes:
-        inputs = [live[name] for name in node.inputs] or [np.asarray(images, np.float32)]
-        tensor = live[node.name] = execute_operator(node.op, *inputs)
+        inputs: list[AnyTensor] = [live[name] for name in node.inputs] or [np.asarray(images, np.float32)]
+        tensor = live[node.name] = run(node, inputs)
         del inputs
         for name in {*node.inputs, node.name}:
             if last_use.get(name, node.name) == node.name:
