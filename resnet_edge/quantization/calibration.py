@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 Tensor: TypeAlias = NDArray[np.float32]
 
-TENSOR_BYTES = 96 * 2**20
-"""Memory for all tensors of the images that run at a time: so many images are one step, but at least one."""
+TENSOR_BYTES = 32 * 2**20
+"""Memory for all tensors of the images that run at a time: so many images are one step, but at least one.
+More is slower: the tensors leave the processor's cache before they are observed."""
 
 
 def calibrate(

@@ -19,11 +19,11 @@ Floats: TypeAlias = NDArray[np.float64]
 MANTISSA_BITS = 8
 """256 bins an octave: at the top of a range, a bin is 1/2 to 1 step of the 8-bit grid wide."""
 
-SAMPLES_AN_IMAGE = 2**16
+SAMPLES_AN_IMAGE = 2**14
 """Elements of one image's tensor that are counted at most: more moves no range that is worth choosing."""
 
 _SHIFT = 23 - MANTISSA_BITS
-_SIGN = 1 << 31 - _SHIFT
+_MAGNITUDE = (1 << 31 - _SHIFT) - 1
 _FLOOR = (127 - 40) << MANTISSA_BITS
 """The bin of 2**-40: smaller magnitudes count as zero, so that the arrays stay short."""
 
@@ -47,28 +47,30 @@ class Histogram:
     """Counts the elements of a stream of float32 tensors, whole or a fixed pattern of them."""
 
     def __init__(self) -> None:
-        self._positive = np.zeros(1, np.int64)
-        self._negative = np.zeros(1, np.int64)
+        # Bins from the floor on: one column for positive numbers, one for negative.
+        self._counts = np.zeros((1, 2), np.int64)
 
     def add(self, tensor: NDArray[np.float32]) -> None:
         """Count the elements of a tensor (N, ...); all of them finite."""
-        keys = np.bitwise_right_shift(sampled(tensor).view(np.uint32), np.uint32(_SHIFT))
-        counts = np.bincount(keys)
-        self._positive = _sum(self._positive, _above_floor(counts[:_SIGN]))
-        self._negative = _sum(self._negative, _above_floor(counts[_SIGN:]))
+        bits = sampled(tensor).view(np.int32) >> _SHIFT
+        magnitude = np.maximum(bits & _MAGNITUDE, _FLOOR) - _FLOOR
+        counts = np.bincount(2 * magnitude + (bits < 0))
+        counts = np.pad(counts, (0, len(counts) % 2)).reshape(-1, 2)
+        if len(counts) > len(self._counts):
+            self._counts, counts = counts, self._counts
+        self._counts[: len(counts)] += counts
 
     def bins(self) -> Bins:
         """The histogram so far."""
-        magnitudes = np.flatnonzero(self._positive[1:]) + 1, np.flatnonzero(self._negative[1:]) + 1
-        zeros = self._positive[0] + self._negative[0]
-        (up_low, up_high), (down_low, down_high) = (_edges(keys) for keys in magnitudes)
-        zero = np.zeros(1 if zeros else 0)
+        up, down = (np.flatnonzero(column) + 1 for column in self._counts[1:].T)
+        (up_low, up_high), (down_low, down_high) = _edges(up), _edges(down)
+        zeros = self._counts[0].sum(keepdims=True)
+        zeros = zeros[zeros > 0]
+        zero = np.zeros(len(zeros))
         return Bins(
             low=np.concatenate([-down_high[::-1], zero, up_low]),
             high=np.concatenate([-down_low[::-1], zero, up_high]),
-            counts=np.concatenate(
-                [self._negative[magnitudes[1]][::-1], zero + zeros, self._positive[magnitudes[0]]]
-            ).astype(np.float64),
+            counts=np.concatenate([self._counts[down[::-1], 1], zeros, self._counts[up, 0]]).astype(float),
         )
 
 
@@ -82,17 +84,6 @@ def sampled(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
     while math.gcd(stride, size) > 1:
         stride += 1
     return np.ascontiguousarray(tensor.reshape(len(tensor), size)[:, ::stride]).reshape(-1)
-
-
-def _above_floor(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts from the floor's bin on, which takes all below it."""
-    return np.concatenate([counts[: _FLOOR + 1].sum(keepdims=True), counts[_FLOOR + 1 :]])
-
-
-def _sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    longer, shorter = (a, b) if len(a) >= len(b) else (b, a)
-    longer[: len(shorter)] += shorter
-    return longer
 
 
 def _edges(keys: NDArray[np.intp]) -> tuple[Floats, Floats]:

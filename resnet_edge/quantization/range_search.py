@@ -63,8 +63,8 @@ def least_error(bins: Bins) -> Limits:
     """Limits with the least mean squared error between the values and their 8-bit integers.
 
     The error is that of rounding and of clipping together, on the grid that the limits lead to: zero on one
-    of its points. One limit is searched at a time, first on a coarse and then on a fine scale; a
-    limit of zero stays.
+    of its points. One limit is searched at a time, first on a coarse and then on a fine scale; a limit of
+    zero stays.
     """
     low, high = extremes(bins)
     bins = _merged(bins)
