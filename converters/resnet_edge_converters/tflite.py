@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from resnet_edge import __version__
 from resnet_edge.engines.tflite import TFLiteEngine
 from resnet_edge.quantization.spec import Quantized, QuantSpec
-from resnet_edge_converters.tflite_border import check_border, emit_input, emit_output
+from resnet_edge_converters.tflite_border import emit_input, emit_output
 from resnet_edge_converters.tflite_emitter import Emitter
 from resnet_edge_converters.tflite_flatbuffer import ModelBuilder
 from resnet_edge_converters.tflite_operators import emit
@@ -38,12 +38,10 @@ class TFLiteConverter:
 
         Raises:
             ConversionFailedError: TFLite cannot express the graph, or not in one file; names the node.
-            UsageError: The recipe has no input and output of the type that is asked for.
             OSError: The file cannot be written.
         """
         quantized = quantized or _in_float(graph)
         graph = quantized.graph
-        check_border(graph, quantized.spec)
         model = ModelBuilder(graph.name)
         emitter = Emitter(quantized, model, settings.batch)
         image = emit_input(graph.nodes[0], emitter)

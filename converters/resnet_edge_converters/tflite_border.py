@@ -7,45 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from resnet_edge.errors import ConversionFailedError, UsageError
-from resnet_edge.graph import INPUT_NAME
 from resnet_edge.inspection.report import Quantization
 
 if TYPE_CHECKING:
-    from resnet_edge.graph import Graph, Node
-    from resnet_edge.quantization.spec import QuantSpec
+    from resnet_edge.graph import Node
     from resnet_edge_converters.tflite_emitter import Emitter
     from resnet_edge_converters.tflite_flatbuffer import TensorId
 
 UNSIGNED = 128
 """What a uint8 is more than the int8 that stands for the same number."""
-
-
-def check_border(graph: Graph, spec: QuantSpec) -> None:
-    """See whether the file can take and give the type that the spec asks for.
-
-    Raises:
-        UsageError: The recipe has no input and output of that type.
-        ConversionFailedError: The first or the last operator stays float.
-    """
-    if spec.io == "float32":
-        return
-    for name in (INPUT_NAME, graph.output):
-        quant = spec.tensors.get(name)
-        if quant is not None and quant.dtype == "int8":
-            continue
-        if spec.tensors.keys() & {INPUT_NAME, graph.output} and quant is None:
-            raise ConversionFailedError(
-                f"a {spec.io} input and output needs the whole graph in integers",
-                where=graph.by_name[name].source or name,
-                found="kept in float",
-                next_step="use --io float32, or drop the override that keeps it in float",
-            )
-        raise UsageError(
-            f"recipe {spec.recipe!r} has no {spec.io} input and output",
-            allowed="float32",
-            next_step="use --io float32, or the recipe int8",
-        )
 
 
 def emit_input(node: Node, to: Emitter) -> TensorId:
