@@ -7,14 +7,14 @@ import hashlib
 import os
 import secrets
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.errors import ConversionFailedError, UsageError
-from resnet_edge.manifest import MANIFEST_NAME, is_manifest
+from resnet_edge.manifest import MANIFEST_NAME, Manifest, is_manifest, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 def check_destination(destination: Path) -> None:
@@ -77,6 +77,44 @@ def writing(destination: Path) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise cannot_write(destination, error) from error
         raise
+
+
+def bundle_at(place: object) -> Path | None:
+    """The path of a bundle; None for anything else that a user may call a model."""
+    path = Path(place) if isinstance(place, str | Path) else None
+    return path if path is not None and is_manifest(path / MANIFEST_NAME) else None
+
+
+def adopt(bundle: Path, folder: Path) -> Manifest:
+    """Put everything of a bundle but its manifest, which is returned, into a new folder.
+
+    Nothing is copied where the file system can share files: replace them, never write into them.
+
+    Raises:
+        ModelRejectedError: The manifest cannot be read.
+    """
+    manifest = read_manifest(bundle)
+    for path in bundle.iterdir():
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, copy_function=_link)
+        elif path.name != MANIFEST_NAME:
+            _link(path, folder / path.name)
+    return manifest
+
+
+def _link(source: str | Path, destination: str | Path) -> None:
+    try:
+        os.link(source, destination)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, destination)
+
+
+def remove(path: Path) -> None:
+    """Take a file or folder out of a bundle in the making, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> ConversionFailedError:

@@ -174,12 +174,8 @@ class Manifest:
         return {"kind": _KIND, "schema": SCHEMA, **dataclasses.asdict(self)}
 
 
-def manifest_from_json(values: Mapping[str, Any]) -> Manifest:
-    """The manifest that :meth:`Manifest.to_json` gave.
-
-    Raises:
-        ModelRejectedError: A field is missing or of another kind.
-    """
+def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
+    """The manifest that :meth:`Manifest.to_json` gave."""
     try:
         fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
         return Manifest(
@@ -198,7 +194,7 @@ def manifest_from_json(values: Mapping[str, Any]) -> Manifest:
         )
     except (KeyError, TypeError) as error:
         raise ModelRejectedError(
-            "the bundle's manifest is damaged", where=MANIFEST_NAME, found=str(error)
+            "the bundle's manifest is damaged", where=str(path), found=str(error)
         ) from error
 
 
@@ -231,8 +227,8 @@ def is_manifest(path: Path) -> bool:
         return False
 
 
-def read_manifest(bundle: Path) -> dict[str, Any]:
-    """The manifest of a bundle as plain values.
+def read_manifest(bundle: Path) -> Manifest:
+    """The manifest of a bundle.
 
     Raises:
         ModelRejectedError: There is none, it is damaged, or a newer version of resnet-edge wrote it.
@@ -257,7 +253,7 @@ def read_manifest(bundle: Path) -> dict[str, Any]:
             allowed=f"schema {SCHEMA}",
             next_step="upgrade resnet-edge",
         )
-    return values
+    return _parse(values, path)
 
 
 def _load(path: Path) -> dict[str, Any]:

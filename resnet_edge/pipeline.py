@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge import bundle as bundles
-from resnet_edge import exporting
-from resnet_edge.manifest import Manifest, write_manifest
+from resnet_edge import exporting, quantizing
+from resnet_edge.errors import UsageError
+from resnet_edge.manifest import Manifest, read_manifest, write_manifest
 from resnet_edge.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,37 @@ class ExportOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportResult:
-    """A finished export.
+class QuantizeOptions:
+    """Everything ``quantize`` can be told besides the model and the place.
+
+    Attributes:
+        recipes: Names of recipes; several share one calibration.
+        recipe_file: TOML file with recipes of the user's own.
+        calibration: ``fashion-mnist``, a ``.npz`` or a folder of classes; None for the shipped model's own.
+        samples: Images to calibrate on; the next ones are held back for the closing parity run.
+        observer: How a range is chosen from what was seen.
+        strict: Whether a preprocessing that does not fit the model is an error.
+        io: Element type of the artifacts' input and output.
+        onnx_activations: Element type of activations in ONNX files.
+        formats: Names of formats; empty for those of the bundle.
+        overrides: Exceptions by layer name, ``PATTERN=RULE``.
+    """
+
+    recipes: tuple[str, ...]
+    recipe_file: Path | None = None
+    calibration: str | None = None
+    samples: int = 200
+    observer: str = "mse"
+    strict: bool = False
+    io: Literal["float32", "int8", "uint8"] = "float32"
+    onnx_activations: Literal["uint8", "int8"] = "uint8"
+    formats: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """A finished export or quantization.
 
     Attributes:
         bundle: The folder.
@@ -73,7 +104,7 @@ class ExportResult:
 
 def export(
     model: Any, bundle: str | Path, options: ExportOptions | None = None, stages: Stages | None = None
-) -> ExportResult:
+) -> Result:
     """Export a model as a bundle: folded, written in every format asked for, and proven against Keras.
 
     Args:
@@ -94,4 +125,52 @@ def export(
     with bundles.writing(destination) as folder:
         manifest = exporting.write(prepared, folder, stages)
         write_manifest(folder, manifest)
-    return ExportResult(bundle=destination, manifest=manifest, seconds=stages.seconds)
+    return Result(bundle=destination, manifest=manifest, seconds=stages.seconds)
+
+
+def quantize(
+    model: Any,
+    bundle: str | Path | None,
+    options: QuantizeOptions,
+    export_options: ExportOptions | None = None,
+    stages: Stages | None = None,
+) -> Result:
+    """Add quantized artifacts to a bundle, or make one from a model first.
+
+    Args:
+        model: A bundle, or whatever :func:`export` takes.
+        bundle: The folder to write; None to change the bundle ``model`` in place.
+        options: Recipes, calibration and the rest.
+        export_options: For a model that is no bundle.
+        stages: Times the stages and may show them.
+
+    Raises:
+        UsageError: The options make no sense; nothing was done.
+        ModelRejectedError: The model or an operator cannot be used.
+        DataRejectedError: The calibration images cannot be used.
+        ConversionFailedError: A file could not be written, or holds other integers than its spec.
+        GateFailedError: A quantized model has collapsed. Nothing was written.
+    """
+    stages, export_options = stages or Stages(), export_options or ExportOptions()
+    recipes = quantizing.choose_recipes(options)
+    source = bundles.bundle_at(model)
+    if bundle is None and source is None:
+        raise UsageError("a model that is no bundle needs an output folder", where="-o BUNDLE")
+    weights = export_options.weights if source is None else read_manifest(source).model.weights
+    calibration = quantizing.choose_calibration(recipes, options, weights)
+    destination = Path(bundle if bundle is not None else model)
+    bundles.check_destination(destination)
+    begin = _begin(source or exporting.prepare(model, export_options, stages), stages)
+    with bundles.writing(destination) as folder:
+        manifest = begin(folder)
+        quantizer = quantizing.Quantizer(folder=folder, manifest=manifest, options=options, stages=stages)
+        manifest = quantizer.run(recipes, calibration)
+        write_manifest(folder, manifest)
+    return Result(bundle=destination, manifest=manifest, seconds=stages.seconds)
+
+
+def _begin(start: Path | exporting.Prepared, stages: Stages) -> Callable[[Path], Manifest]:
+    """How a new folder gets the float model: from a bundle, or written now."""
+    if isinstance(start, Path):
+        return partial(bundles.adopt, start)
+    return lambda folder: exporting.write(start, folder, stages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.progress import Progress, TaskID
+
+    from resnet_edge.pipeline import Result
 
 
 class _Bar:
@@ -47,3 +50,20 @@ def progress(*, enabled: bool) -> Iterator[Stages]:
 def warn(text: str) -> None:
     """One warning line."""
     click.echo(f"warning: {text}", err=True)
+
+
+def show_result(result: Result, *, as_json: bool) -> None:
+    """A finished export or quantization: as one JSON document, or as tables."""
+    if as_json:
+        document = {
+            "bundle": str(result.bundle),
+            "manifest": result.manifest.to_json(),
+            "seconds": result.seconds,
+        }
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    from resnet_edge.reports.terminal import show_bundle
+
+    for text in result.manifest.warnings:
+        warn(text)
+    show_bundle(result.bundle, result.manifest.to_json(), seconds=result.seconds)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from resnet_edge.cli.display import progress, warn
+from resnet_edge.cli.display import progress, show_result
 from resnet_edge.cli.options import export_options, json_option
 
 if TYPE_CHECKING:
-    from resnet_edge.pipeline import ExportOptions, ExportResult
+    from resnet_edge.pipeline import ExportOptions
 
 
 @click.command("export", short_help="Write a trained ResNet as TFLite, ONNX and SavedModel.")
@@ -44,22 +44,4 @@ def command(model: str, bundle: Path, options: ExportOptions, as_json: bool) -> 
 
     with progress(enabled=not as_json) as stages:
         result = export(model, bundle, replace(options, command=("resnet-edge", *sys.argv[1:])), stages)
-    if as_json:
-        import json
-
-        document = {
-            "bundle": str(result.bundle),
-            "manifest": result.manifest.to_json(),
-            "seconds": result.seconds,
-        }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
-        return
-    _show(result)
-
-
-def _show(result: ExportResult) -> None:
-    from resnet_edge.reports.terminal import show_bundle
-
-    for text in result.manifest.warnings:
-        warn(text)
-    show_bundle(result.bundle, result.manifest.to_json(), seconds=result.seconds)
+    show_result(result, as_json=as_json)

@@ -26,7 +26,7 @@ def command(path: Path, as_json: bool) -> None:
     if path.is_dir():
         from resnet_edge.manifest import read_manifest
 
-        manifest = read_manifest(path)
+        manifest = read_manifest(path).to_json()
         if as_json:
             click.echo(json.dumps(manifest, indent=2, ensure_ascii=False))
         else:

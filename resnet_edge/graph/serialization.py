@@ -55,9 +55,12 @@ def save_graph(graph: Graph, path: Path) -> None:
         for node in graph.nodes
         for role, array in node.op.weights().items()
     }
+    path.touch()  # the library makes its file readable for its owner only
+    mode = path.stat().st_mode
     try:
         # One entry: the library writes several in any order, and the same graph is to give the same bytes.
         save_file(tensors, path, metadata={"graph": json.dumps(structure)})
+        path.chmod(mode)
     except SafetensorError as error:  # its text is all that is left of the operating system's error
         raise OSError(0, str(error), str(path)) from error
 

@@ -76,22 +76,26 @@ def show_bundle(
         f"{source['name']} {shape(source['shape'])} {source['dtype']} -> "
         f"{result['name']} {shape(result['shape'])}; pixels: {escape(_contract(manifest))}"
     )
-    table = _table("artifact", "size >", "max abs error against Keras >", "allowed >")
+    table = _table("artifact", "size >", "proof")
     for artifact in manifest["artifacts"]:
-        proof = artifact["proof"]
-        _row(
-            table,
-            artifact["path"],
-            kilobytes(artifact["size"]),
-            f"{proof['max_abs_error']:.1e}",
-            f"{proof['limit']:.1e}",
-        )
+        _row(table, artifact["path"], kilobytes(artifact["size"]), _evidence(artifact))
     console.print(table)
     for line in _folds(manifest["passes"]):
         console.print(escape(line))
     if seconds:
         spent = ", ".join(f"{name} {time:.1f}" for name, time in seconds.items() if time >= 0.05)
         console.print(f"[dim]seconds: {escape(spent)}[/]")
+
+
+def _evidence(artifact: Mapping[str, Any]) -> str:
+    """What running the artifact showed."""
+    proof, parity = artifact["proof"], artifact["parity"]
+    if proof:
+        return f"max abs error {proof['max_abs_error']:.1e} against Keras (allowed {proof['limit']:.1e})"
+    return (
+        f"{parity['top1_agreement']:.1%} of {parity['images']} {parity['source']} images as float, "
+        f"SQNR {parity['sqnr_db']:.1f} dB"
+    )
 
 
 def _contract(manifest: Mapping[str, Any]) -> str:

@@ -1,0 +1,114 @@
+"""The closing run of a quantization: artifacts against the float graph, on images held back for it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resnet_edge.converters import ConversionSettings, load_converter
+from resnet_edge.errors import GateFailedError
+from resnet_edge.graph.execution import execute_nodes
+from resnet_edge.manifest import ParityRecord
+from resnet_edge.quantization.integer import run_integer_nodes
+from resnet_edge.quantization.integer_operators import dequantize
+from resnet_edge.verification.proof import probe_images
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from resnet_edge.data.datasets import Dataset
+    from resnet_edge.data.preprocessing import Preprocessing
+    from resnet_edge.engines import Engine
+    from resnet_edge.graph import Graph
+    from resnet_edge.quantization.spec import Quantized
+
+COLLAPSED_DB = 10.0
+"""Below this SQNR the error carries more than a tenth of the outputs' power: the file is of no use."""
+
+_IMAGES_FOR_BLAME = 8
+
+
+def sqnr_db(reference: NDArray[np.float32], outputs: NDArray[np.float32]) -> float:
+    """Signal to quantization noise ratio, 10 log10(sum r^2 / sum (r - o)^2), over all elements."""
+    noise = float(np.sum(np.square(reference - outputs, dtype=np.float64)))
+    signal = float(np.sum(np.square(reference, dtype=np.float64)))
+    return float("inf") if noise == 0 else 10 * float(np.log10(signal / noise)) if signal else float("-inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """The float graph's outputs on some images, to hold artifacts against.
+
+    Attributes:
+        source: Which images: ``held back``, ``calibration`` or ``seeded``.
+        inputs: Model inputs (N, height, width, channels).
+        outputs: What the float graph computes, (N, classes).
+    """
+
+    source: str
+    inputs: NDArray[np.float32]
+    outputs: NDArray[np.float32]
+
+    @classmethod
+    def over(
+        cls, graph: Graph, dataset: Dataset | None, samples: int, most: int, contract: Preprocessing
+    ) -> Judge:
+        """Run the float graph, in ONNX Runtime, on images behind the first ``samples``, or what there is."""
+        if dataset is None:
+            height, width, channels = graph.input_shape
+            source, inputs = "seeded", contract.apply(probe_images((height, width, channels)))
+        else:
+            behind = len(dataset) > samples
+            start = samples if behind else 0
+            stop = min(len(dataset), start + most)
+            source = "held back" if behind else "calibration"
+            inputs = np.concatenate(list(dataset.batches(start, stop, most)))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "float.onnx"
+            converter = load_converter("onnx")
+            converter.convert(graph, path, ConversionSettings(batch=None))
+            with converter.open(path, threads=2) as engine:
+                outputs = engine.run(inputs)
+        return cls(source=source, inputs=inputs, outputs=outputs)
+
+    def judge(self, engine: Engine, quantized: Quantized, *, artifact: str) -> ParityRecord:
+        """Compare an artifact.
+
+        Raises:
+            GateFailedError: It has collapsed; names the layers that lose most.
+        """
+        outputs = engine.run(self.inputs)
+        ratio = sqnr_db(self.outputs, outputs)
+        agreement = float(np.mean(outputs.argmax(1) == self.outputs.argmax(1)))
+        if not np.isfinite(outputs).all() or ratio < COLLAPSED_DB:
+            raise GateFailedError(
+                f"{artifact} has collapsed",
+                where=f"worst layers: {self._worst_layers(quantized)}",
+                found=f"SQNR {ratio:.1f} dB, float prediction on {agreement:.0%} of {len(outputs)} images",
+                allowed=f"SQNR of at least {COLLAPSED_DB:.0f} dB",
+                next_step="check --preprocess and the calibration images; or keep these layers float with "
+                "--override 'NAME=float'. Nothing was written",
+            )
+        return ParityRecord(
+            source=self.source,
+            images=len(outputs),
+            top1_agreement=agreement,
+            sqnr_db=ratio,
+            max_abs_error=float(np.abs(outputs - self.outputs).max()),
+        )
+
+    def _worst_layers(self, quantized: Quantized) -> str:
+        """The three tensors with the lowest SQNR in the integer reference."""
+        images = self.inputs[:_IMAGES_FOR_BLAME]
+        found = []
+        exact = execute_nodes(quantized.graph, images)
+        integer = run_integer_nodes(quantized, images)
+        for (node, reference), (_, integers) in zip(exact, integer, strict=True):
+            quant = quantized.spec.tensors.get(node.name)
+            if quant is not None:
+                found.append((sqnr_db(reference, dequantize(integers, quant)), node.name))
+        return ", ".join(f"{name} ({ratio:.1f} dB)" for ratio, name in sorted(found)[:3]) or "not known"

@@ -1,0 +1,263 @@
+"""The steps of a quantization, in the order in which the pipeline takes them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from resnet_edge import bundle as bundles
+from resnet_edge.converters import ConversionSettings, QuantizingConverter, load_converter
+from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
+from resnet_edge.manifest import ArtifactRecord, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from resnet_edge.data.datasets import Dataset
+    from resnet_edge.data.preprocessing import Preprocessing
+    from resnet_edge.graph import Graph
+    from resnet_edge.pipeline import QuantizeOptions
+    from resnet_edge.quantization.parity import Judge
+    from resnet_edge.quantization.recipes import Recipe
+    from resnet_edge.quantization.spec import Quantized
+    from resnet_edge.quantization.statistics import Statistics
+    from resnet_edge.stages import Stages
+
+HELD_BACK = 256
+"""Images behind the calibration images that are kept for the closing parity run, at most."""
+
+STATISTICS_NAME = "calibration-{key}.npz"
+HELD_BACK_NAME = "held-back.npz"
+
+
+def choose_recipes(options: QuantizeOptions) -> tuple[Recipe, ...]:
+    """The recipes asked for, each checked against the formats and the input type asked for.
+
+    Raises:
+        UsageError: A recipe is unknown, or does not go with a format or with ``--io``.
+    """
+    from resnet_edge.quantization.recipes import find_recipe, load_recipes
+
+    known = load_recipes(options.recipe_file)
+    recipes = tuple(find_recipe(name, known) for name in dict.fromkeys(options.recipes))
+    for recipe in recipes:
+        recipe.check_io(options.io)
+        for name in options.formats:
+            if name != "all":
+                recipe.check_format(name)
+    return recipes
+
+
+def choose_calibration(
+    recipes: Sequence[Recipe], options: QuantizeOptions, weights: str | None
+) -> str | None:
+    """Where the images come from: the user's choice, or the shipped set for the shipped weights.
+
+    Raises:
+        UsageError: An integer recipe without images.
+    """
+    if options.calibration is not None or weights == "fashion-mnist":
+        return options.calibration or weights
+    needing = [recipe.name for recipe in recipes if recipe.integer]
+    if needing:
+        raise UsageError(
+            f"recipe {needing[0]!r} needs calibration images",
+            where="--calibration",
+            allowed="a .npz with images, a folder with one sub-folder a class, or fashion-mnist",
+            next_step="pass a few hundred images like those that the model will see",
+        )
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizer:
+    """Quantizes the model of one bundle in the making.
+
+    Attributes:
+        folder: The bundle.
+        manifest: What it holds so far.
+        options: What the user asked for.
+        stages: Times the work.
+    """
+
+    folder: Path
+    manifest: Manifest
+    options: QuantizeOptions
+    stages: Stages
+
+    def run(self, recipes: Sequence[Recipe], calibration: str | None) -> Manifest:
+        """Add the artifacts of every recipe; one calibration serves them all."""
+        with self.stages.stage("load the graph"):
+            imported, graph = self._graphs()
+        contract = self._contract()
+        dataset, statistics, warnings = None, None, list(self.manifest.warnings)
+        if calibration is not None:
+            dataset = self._dataset(calibration, contract)
+            warnings += self._examine(imported, dataset)
+            statistics = self._statistics(graph, dataset)
+        judge = self._judge(graph, dataset, contract)
+        added = [
+            artifact
+            for recipe in recipes
+            for artifact in self._write_recipe(graph, recipe, statistics, judge)
+        ]
+        replaced = {artifact.path for artifact in added}
+        kept = [artifact for artifact in self.manifest.artifacts if artifact.path not in replaced]
+        return replace(self.manifest, artifacts=(*kept, *added), warnings=tuple(dict.fromkeys(warnings)))
+
+    def _graphs(self) -> tuple[Graph, Graph]:
+        """The imported graph, and the folded one that every precision starts from."""
+        from resnet_edge.graph.serialization import load_graph
+        from resnet_edge.passes import run_passes
+
+        (record,) = [record for record in self.manifest.reference if record.format == "graph"]
+        path = self.folder / record.path
+        if bundles.digest(path) != record.sha256:
+            raise ModelRejectedError(
+                "the bundle's graph was changed after the export",
+                where=str(path),
+                next_step="export the model again",
+            )
+        imported = load_graph(path)
+        folded_in = self._full_contract() if self.manifest.fold_input else None
+        return imported, run_passes(imported, preprocessing=folded_in).graph
+
+    def _full_contract(self) -> Preprocessing:
+        from resnet_edge.data.preprocessing import Preprocessing
+
+        return Preprocessing.from_json(self.manifest.preprocessing)
+
+    def _contract(self) -> Preprocessing:
+        """What is done to an image before the artifacts see it."""
+        contract = self._full_contract()
+        return contract.folded() if self.manifest.fold_input else contract
+
+    def _dataset(self, calibration: str, contract: Preprocessing) -> Dataset:
+        from resnet_edge.data.datasets import open_dataset
+
+        with self.stages.stage("open the images"):
+            dataset = open_dataset(calibration, contract)
+            dataset.check_size(self.options.samples)
+            return dataset
+
+    def _examine(self, imported: Graph, dataset: Dataset) -> list[str]:
+        """The preprocessing doctor's finding, as a warning, or as an error with ``--strict``."""
+        from resnet_edge.quantization.doctor import examine
+
+        with self.stages.stage("examine the preprocessing"):
+            count = min(self.options.samples, 64)
+            (images,) = dataset.batches(0, count, count)
+            if self.manifest.fold_input:
+                images = self._full_contract().apply(images.astype("uint8"))
+            diagnosis = examine(imported, images, self._full_contract())
+        if diagnosis.kind == "healthy":
+            return []
+        if self.options.strict:
+            raise DataRejectedError(
+                "the calibration images do not look like what the model was trained on",
+                where="--calibration",
+                found=diagnosis.message,
+                next_step="correct --preprocess or the images; without --strict this is a warning",
+            )
+        return [diagnosis.message]
+
+    def _statistics(self, graph: Graph, dataset: Dataset) -> Statistics:
+        """What calibration saw, from the bundle if the same was seen before."""
+        from resnet_edge.quantization.calibration import calibrate
+        from resnet_edge.quantization.statistics import Statistics, statistics_key
+
+        count = self.options.samples
+        key = statistics_key(graph, dataset.digest(0, count), self.options.observer)
+        path = self.folder / STATISTICS_NAME.format(key=key[:16])
+        if path.exists():
+            return Statistics.load(path)
+        with self.stages.stage(f"calibrate on {count} images"):
+            statistics = calibrate(graph, dataset.batches(0, count, 16), observer=self.options.observer)
+        statistics.save(path)
+        return statistics
+
+    def _judge(self, graph: Graph, dataset: Dataset | None, contract: Preprocessing) -> Judge:
+        from resnet_edge.quantization.parity import Judge
+
+        with self.stages.stage("run the float model"):
+            return Judge.over(graph, dataset, self.options.samples, HELD_BACK, contract)
+
+    def _write_recipe(
+        self, graph: Graph, recipe: Recipe, statistics: Statistics | None, judge: Judge
+    ) -> list[ArtifactRecord]:
+        from resnet_edge.quantization.quantize import quantize_graph
+
+        with self.stages.stage(f"quantize {recipe.name}"):
+            quantized = quantize_graph(
+                graph,
+                recipe,
+                statistics,
+                io=self.options.io,
+                overrides=self.options.overrides,
+                input_range=(0.0, 255.0) if self.manifest.fold_input else None,
+            )
+        spec = self.folder / f"{self.manifest.model.name}-{recipe.name}.spec.json"
+        bundles.remove(spec)
+        spec.write_text(quantized.spec.text(), encoding="utf-8")
+        return [
+            self._write(name, converter, recipe, quantized, spec, judge)
+            for name, converter in self._converters(recipe).items()
+        ]
+
+    def _converters(self, recipe: Recipe) -> dict[str, QuantizingConverter]:
+        """The formats asked for, or those of the bundle, as far as the recipe and the converters go."""
+        asked = [name for name in self.options.formats if name != "all"]
+        present = [artifact.format for artifact in self.manifest.artifacts if artifact.precision == "fp32"]
+        found = {}
+        for name in asked or dict.fromkeys(present):
+            if name not in recipe.formats and not asked:
+                continue
+            converter = load_converter(name)
+            if isinstance(converter, QuantizingConverter) and recipe.base in converter.recipes:
+                found[name] = converter
+            elif asked:
+                raise UsageError(f"the converter for {name!r} cannot write recipe {recipe.name!r}")
+        return found
+
+    def _write(
+        self,
+        name: str,
+        converter: QuantizingConverter,
+        recipe: Recipe,
+        quantized: Quantized,
+        spec: Path,
+        judge: Judge,
+    ) -> ArtifactRecord:
+        """Write one artifact, compare what it holds with the spec, and run it."""
+        from resnet_edge.quantization.readback import check
+
+        path = self.folder / f"{self.manifest.model.name}-{recipe.name}{converter.suffix}"
+        bundles.remove(path)
+        with self.stages.stage(f"write {recipe.name} {name}"):
+            converter.convert(quantized.graph, path, self._settings(), quantized)
+        with self.stages.stage(f"read back {recipe.name} {name}"):
+            check(converter.read_back(path, quantized), quantized, where=path.name)
+        with self.stages.stage(f"run {recipe.name} {name}"), converter.open(path) as engine:
+            parity = judge.judge(engine, quantized, artifact=path.name)
+        return ArtifactRecord(
+            path=path.name,
+            format=name,
+            precision=recipe.name,
+            size=bundles.size(path),
+            sha256=bundles.digest(path),
+            parity=parity,
+            spec=spec.name,
+            spec_sha256=bundles.digest(spec),
+        )
+
+    def _settings(self) -> ConversionSettings:
+        return ConversionSettings(
+            batch=self.manifest.input.shape[0],
+            onnx_activations=self.options.onnx_activations,
+            metadata={
+                "labels": "\n".join(self.manifest.labels),
+                "preprocessing": json.dumps(dict(self.manifest.preprocessing), sort_keys=True),
+            },
+        )
