@@ -1,19 +1,29 @@
-"""Softmax in 32-bit fixed-point arithmetic, as TFLite's reference kernel computes it for int8.
+"""Softmax without floating point, as TFLite's reference kernels compute it.
 
-"Qi.f" below is an int64 array that stands for ``x / 2 ** f`` with i integer bits. Source of the algorithms:
-the published behaviour of gemmlowp's fixed-point functions.
+For int8 in 32-bit fixed-point arithmetic, for int16 by tables with interpolation. "Qi.f" below is an int64
+array that stands for ``x / 2 ** f`` with i integer bits. Source of the algorithms: the published behaviour of
+gemmlowp's fixed-point functions and of TFLite's tables.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnet_edge.quantization.fixed_point import Integers, Multiplier, divide_by_power, high_product
+from resnet_edge.quantization.fixed_point import (
+    Integers,
+    Multiplier,
+    divide_by_power,
+    high_product,
+    multiply_twice_rounded,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 ONE = 2**31 - 1
@@ -21,6 +31,12 @@ ONE = 2**31 - 1
 
 DIFFERENCE_BITS = 5
 SUM_BITS = 12
+
+LEAST_POWER = -10.0
+"""int16: the table of exp begins here; below, powers are as good as the one here."""
+
+STEPS = 512
+"""int16: intervals of a table."""
 
 
 def _fixed(real: float, integer_bits: int = 0) -> int:
@@ -80,3 +96,48 @@ def reciprocal(x: Integers) -> Integers:
         error = (1 << 29) - high_product(half, estimate)
         estimate = estimate + (high_product(estimate, error) << 2)
     return np.asarray(np.clip(estimate << 1, -(2**31), ONE))
+
+
+def softmax_int16(x: NDArray[np.signedinteger[Any]], scale: float) -> NDArray[np.int16]:
+    """Softmax along the last axis; the result has scale 1/32768 and zero point 0."""
+    below = x.astype(np.int64) - x.max(axis=-1, keepdims=True)
+    by = Multiplier.of(scale / (-LEAST_POWER / 65535))
+    powers = _look_up(multiply_twice_rounded(below, by) + 32767, _exponential_table())
+    total = powers.sum(axis=-1, keepdims=True)
+    # total = 2 ** (bits - 1) * (1 + rest): its reciprocal is that of 1 + rest, shifted.
+    bits = np.frexp(total.astype(np.float64))[1].astype(np.int64)
+    rest = ((total << (31 - bits)) + (1 << 13)) >> 14
+    inverse = _look_up(rest - (1 << 15) - (1 << 16), _reciprocal_table())
+    share = (powers * inverse + (1 << (bits - 2))) >> (bits - 1)
+    return np.asarray(np.clip(share, 0, 32767), np.int16)
+
+
+def _look_up(x: Integers, table: Integers) -> Integers:
+    """Table values at x, clamped to int16: 7 bits of x interpolate between neighbours."""
+    x = np.clip(x, -32768, 32767)
+    index = (x >> 7) + STEPS // 2
+    base = table[index]
+    return np.asarray(base + (((table[index + 1] - base) * (x & 127) + 64) >> 7))
+
+
+@cache
+def _exponential_table() -> Integers:
+    return _table(np.exp, LEAST_POWER, 0.0)
+
+
+@cache
+def _reciprocal_table() -> Integers:
+    return _table(lambda x: 1 / (1 + x), 0.0, 1.0)
+
+
+def _table(function: Callable[[NDArray[Any]], NDArray[Any]], low: float, high: float) -> Integers:
+    """A function as Q0.15 at 513 points; each point takes half of the error in the middle behind it."""
+    step = (high - low) / STEPS
+    points = low + np.arange(STEPS) * step
+    here = np.rint(function(points) * 2**15)
+    middle = np.rint(function(points + step / 2) * 2**15)
+    following = function(points + step) * 2**15
+    error = np.floor((following + here) / 2 + 0.5) - middle
+    bias = np.copysign(np.floor(np.abs(error) / 2 + 0.5), error)
+    last = np.rint(function(np.array([high])) * 2**15)
+    return np.asarray(np.clip(np.append(here - bias, last), -32768, 32767), np.int64)

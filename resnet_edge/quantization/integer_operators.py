@@ -37,7 +37,7 @@ from resnet_edge.graph.operators import (
 )
 from resnet_edge.graph.windows import convolve, convolve_depthwise, matrix_product, padded, reduce_windows
 from resnet_edge.quantization.fixed_point import Multiplier, multiply_twice_rounded
-from resnet_edge.quantization.fixed_point_softmax import softmax_int8
+from resnet_edge.quantization.fixed_point_softmax import softmax_int8, softmax_int16
 from resnet_edge.quantization.requantization import (
     ROUNDING,
     Float64,
@@ -214,16 +214,13 @@ def _multiply(op: Multiply, setting: Setting, a: Integers, b: Integers, /) -> In
 def _average_pool(op: AveragePool2D, setting: Setting, x: Integers, /) -> Integers:
     source = _same_scale(op, setting)
     ones = np.ones((1, *x.shape[1:3], 1))
-    rounding = setting.rounding(op)
-    # The reference kernels average the integers as they are stored; a half is then rounded another way.
-    stored = rounding is Rounding.AWAY
-    values = x.astype(np.float64) if stored else _steps(x, source)
+    # Runtimes average the integers as they are stored, so a half is rounded as that of the stored mean.
     sums, counts = (
         reduce_windows(np.add, padded(tensor, op.padding), size=op.size, strides=op.strides)
-        for tensor in (values, ones)
+        for tensor in (x.astype(np.float64), ones)
     )
-    mean = round_real(sums / counts, rounding)
-    return _stored(mean - source.zero_point if stored else mean, setting.output)
+    mean = round_real(sums / counts, setting.rounding(op))
+    return _stored(mean - source.zero_point, setting.output)
 
 
 @_run.register
@@ -254,8 +251,9 @@ def _elementwise(op: Elementwise, setting: Setting, x: Integers, /) -> Integers:
         ratio = np.asarray(np.float32(source.scale) / np.float32(setting.output.scale))
         activation = Activation(op.function.value)
         return _stored(requantize(_steps(x, source), ratio, rounding), setting.output, activation)
-    if op.function is Function.SOFTMAX and rounding is Rounding.TWICE and source.dtype == "int8":
-        return softmax_int8(x, source.scale)
+    if op.function is Function.SOFTMAX and rounding is Rounding.TWICE:
+        softmax = softmax_int8 if source.dtype == "int8" else softmax_int16
+        return softmax(x, source.scale)
     if op.function not in (Function.SIGMOID, Function.SOFTMAX):
         raise NotImplementedError(f"no integer execution of {op.function}")
     real = execute_operator(op, dequantize(x, source))
