@@ -1,4 +1,9 @@
-"""The converter for SavedModel: the graph traced once as one ``tf.function`` over named variables."""
+"""The converter for SavedModel: the graph traced once as one ``tf.function`` over named variables.
+
+A quantized graph is simulated: the variables are the integers that every format holds, and are dequantized
+when the function runs; every tensor that the spec quantizes is rounded to the numbers that its integers stand
+for.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from resnet_edge import __version__
-from resnet_edge.engines.savedmodel import SIGNATURE, SavedModelEngine
+from resnet_edge.engines.savedmodel import METADATA_FILE, SIGNATURE, SavedModelEngine
 from resnet_edge.graph import INPUT_NAME
+from resnet_edge.quantization.spec import Quantized, QuantSpec
 from resnet_edge.tensorflow_import import tf
+from resnet_edge_converters.savedmodel_activations import OFFSETS, activation, check_border
 from resnet_edge_converters.savedmodel_constants import NodeConstants, attach, make_variables, scope
 from resnet_edge_converters.savedmodel_operators import compute
+from resnet_edge_converters.savedmodel_readback import read_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,39 +28,57 @@ if TYPE_CHECKING:
 
     from resnet_edge.converters import ConversionSettings
     from resnet_edge.graph import Graph
-
-METADATA_FILE = "assets.extra/resnet_edge.json"
-"""Where the metadata is kept: the format sets ``assets.extra`` aside for files that no graph reads."""
+    from resnet_edge.quantization.readback import FileContent
 
 
 class SavedModelConverter:
-    """Writes SavedModel folders: float32, one signature ``serving_default``, variables ``<node>/<role>``.
+    """Writes SavedModel folders: one signature ``serving_default``, variables ``<node>/<role>``.
 
-    ``savedmodel_constants.attach`` says how ``tf.train.load_checkpoint`` names the variables.
+    ``savedmodel_constants`` says what the variables are (``stored_arrays``) and how
+    ``tf.train.load_checkpoint`` names them (``checkpoint_keys``).
     """
 
     suffix = "-savedmodel"
+    recipes = frozenset({"fp16", "int8", "int8-per-tensor", "int16x8", "int8-weights"})
 
-    def convert(self, graph: Graph, destination: Path, settings: ConversionSettings) -> None:
-        """Write ``graph`` to the folder ``destination``, which does not exist yet.
+    def convert(
+        self,
+        graph: Graph,
+        destination: Path,
+        settings: ConversionSettings,
+        quantized: Quantized | None = None,
+    ) -> None:
+        """Write ``graph``, or ``quantized``, to the folder ``destination``, which does not exist yet.
 
         On failure nothing is left of the folder.
 
         Raises:
-            ConversionFailedError: An operator has no form in TensorFlow.
+            ConversionFailedError: An operator has no form in TensorFlow, or the signature cannot have the
+                element type that the spec asks for.
             OSError: The folder cannot be written.
         """
-        constants = make_variables(graph)
+        quantized = quantized or _in_float(graph)
+        check_border(quantized)
+        constants = make_variables(quantized)
         module = tf.Module()
         attach(module, constants)
-        image = tf.TensorSpec([settings.batch, *graph.input_shape], tf.float32, name=INPUT_NAME)
-        function = tf.function(_function(graph, constants), input_signature=[image], autograph=False)
+        shape = [settings.batch, *quantized.graph.input_shape]
+        image = tf.TensorSpec(shape, tf.as_dtype(quantized.spec.io), name=INPUT_NAME)
+        function = tf.function(_function(quantized, constants), input_signature=[image], autograph=False)
         # Debug information is the stack trace of every operator: this program's, of no use to the reader.
         options = tf.saved_model.SaveOptions(save_debug_info=False)
         signatures = {SIGNATURE: function.get_concrete_function()}
         with _new_folder(destination):
             tf.saved_model.save(module, str(destination), signatures, options)
-            _write_metadata(destination, settings.metadata)
+            _write_metadata(destination, settings.metadata, _border(quantized))
+
+    def read_back(self, path: Path, quantized: Quantized) -> FileContent:
+        """The scales, zero points and integers that a SavedModel really holds.
+
+        Raises:
+            ModelRejectedError: The folder has no readable checkpoint.
+        """
+        return read_content(path, quantized)
 
     def open(self, artifact: Path, *, threads: int = 1) -> SavedModelEngine:
         """The artifact in TensorFlow.
@@ -64,18 +90,46 @@ class SavedModelConverter:
         return SavedModelEngine(artifact, threads=threads)
 
 
-def _function(graph: Graph, constants: Mapping[str, NodeConstants]) -> Any:
-    """The Python function that computes ``graph``; its operators are named after their nodes."""
+def _in_float(graph: Graph) -> Quantized:
+    """The graph as it is: a spec that names nothing leaves all of it float32."""
+    return Quantized(graph=graph, spec=QuantSpec(recipe="fp32", tensors={}, constants={}), constants={})
+
+
+def _function(quantized: Quantized, constants: Mapping[str, NodeConstants]) -> Any:
+    """The Python function that computes the graph; its operators are named after their nodes."""
+    graph, io = quantized.graph, quantized.spec.io
+    activations = {name: activation(node, quantized.spec) for name, node in constants.items()}
+
+    def simulated(name: str, tensor: tf.Tensor) -> tf.Tensor:
+        quantization = activations[name]
+        return tensor if quantization is None else quantization.simulated(tensor)
 
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        tensors = {INPUT_NAME: image}
+        first, last = activations[INPUT_NAME], activations[graph.output]
+        given = first.real(image, OFFSETS[io]) if first and io != "float32" else simulated(INPUT_NAME, image)
+        tensors = {INPUT_NAME: given}
         for node in graph.nodes[1:]:
             with tf.name_scope(scope(node.name)):
                 inputs = [tensors[name] for name in node.inputs]
-                tensors[node.name] = compute(node.op, constants[node.name], *inputs)
-        return {graph.output_name: tensors[graph.output]}
+                tensors[node.name] = simulated(node.name, compute(node.op, constants[node.name], *inputs))
+        result = tensors[graph.output]
+        if last and io != "float32":
+            result = last.integers(result, io, OFFSETS[io])
+        return {graph.output_name: result}
 
     return serve
+
+
+def _border(quantized: Quantized) -> dict[str, object]:
+    """What the integers of the signature stand for, for whoever calls it; nothing where it takes float32."""
+    graph, spec = quantized.graph, quantized.spec
+    if spec.io == "float32":
+        return {}
+    ends = {"input": spec.tensors[INPUT_NAME], "output": spec.tensors[graph.output]}
+    return {
+        end: {"dtype": spec.io, "scale": quant.scale, "zero_point": quant.zero_point + OFFSETS[spec.io]}
+        for end, quant in ends.items()
+    }
 
 
 @contextmanager
@@ -91,8 +145,8 @@ def _new_folder(path: Path) -> Iterator[None]:
         raise
 
 
-def _write_metadata(destination: Path, metadata: Mapping[str, str]) -> None:
+def _write_metadata(destination: Path, metadata: Mapping[str, str], border: Mapping[str, object]) -> None:
     path = destination / METADATA_FILE
     path.parent.mkdir()
-    document = {"producer": f"resnet-edge {__version__}", "metadata": dict(metadata)}
+    document = {"producer": f"resnet-edge {__version__}", "metadata": dict(metadata), **border}
     path.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")

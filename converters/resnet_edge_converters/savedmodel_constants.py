@@ -1,19 +1,29 @@
-"""The variables of a SavedModel: the one place where a node's constants become TensorFlow's."""
+"""The variables of a SavedModel: the one place where a graph's constants and scales become TensorFlow's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
+
 from resnet_edge.tensorflow_import import tf
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from resnet_edge.graph import Graph, Node
+    from numpy.typing import NDArray
+
+    from resnet_edge.graph import Node
+    from resnet_edge.quantization.spec import ConstantQuant, Quantized
+
+SCALE = "scale"
+"""The role of a weight's scales, float32 (channels,) or (1,)."""
+ACTIVATION_SCALE, ACTIVATION_ZERO_POINT = "activation_scale", "activation_zero_point"
+"""The roles of what the integers of a node's output stand for: float32 and int32, both of shape ()."""
 
 Tree: TypeAlias = dict[str, Any]
-"""Variables and further trees by name."""
+"""Leaves and further trees by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +33,30 @@ class NodeConstants:
     Attributes:
         node: The graph node.
         variables: Its variables by role.
+        quants: How a constant is stored, by its role in the graph; one that is missing here is float32.
+        input_scale: The scale of the node's input, where the input has one.
     """
 
     node: Node
     variables: Mapping[str, tf.Variable]
+    quants: Mapping[str, ConstantQuant]
+    input_scale: tf.Variable | None
 
     def tensor(self, role: str) -> tf.Tensor:
-        """The constant of that role, as the operator computes with it."""
-        return self.variables[role].read_value()
+        """The constant of that role in float32, as the operator computes with it."""
+        quant = self.quants.get(role)
+        if quant is None:
+            return self.variables[role].read_value()
+        stored = tf.cast(self.variables[stored_role(role, quant)].read_value(), tf.float32)
+        return stored if quant.dtype == "float16" else stored * self._steps(quant, stored.shape)
+
+    def _steps(self, quant: ConstantQuant, shape: tf.TensorShape) -> tf.Tensor:
+        """What a step of each integer is worth, in a shape that broadcasts to the constant's."""
+        scale = self.variables[SCALE].read_value()
+        if quant.dtype != "int8":  # a bias counts in steps of the products that it is added to
+            scale = self.input_scale * scale
+        # A depthwise weight has its output channels in its last two dimensions, all others in the last.
+        return scale if quant.axis is None else tf.reshape(scale, shape[quant.axis :])
 
 
 def scope(node: str) -> str:
@@ -38,41 +64,100 @@ def scope(node: str) -> str:
     return node.strip("_-/") or "node"
 
 
-def make_variables(graph: Graph) -> dict[str, NodeConstants]:
-    """Every node's constants by the node's name."""
-    return {
-        node.name: NodeConstants(
+def stored_role(role: str, quant: ConstantQuant) -> str:
+    """The role of a constant as it is stored: with its type."""
+    return f"{role}_{quant.dtype}"
+
+
+def stored_arrays(quantized: Quantized) -> dict[str, dict[str, NDArray[np.generic]]]:
+    """What a checkpoint holds of a graph: arrays by role by node name.
+
+    A float32 constant has its role in the graph (``weight``); any other one its type behind it
+    (``weight_int8``, ``bias_int32``, ``bias_int64``, ``weight_float16``). ``scale`` are the scales of
+    ``weight_int8``; a bias has none of its own, it counts in steps of input scale times weight scale. A node
+    whose output is quantized has ``activation_scale`` and ``activation_zero_point``.
+    """
+    return {node.name: _stored(quantized, node) for node in quantized.graph.nodes}
+
+
+def _stored(quantized: Quantized, node: Node) -> dict[str, NDArray[np.generic]]:
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for role, array in node.op.weights().items():
+        name = f"{node.name}/{role}"
+        quant = quantized.spec.constants.get(name)
+        if quant is None:
+            arrays[role] = array
+            continue
+        arrays[stored_role(role, quant)] = quantized.constants[name]
+        if quant.dtype == "int8":
+            arrays[SCALE] = np.array(quant.scales, np.float32)
+    tensor = quantized.spec.tensors.get(node.name)
+    if tensor is not None:
+        arrays[ACTIVATION_SCALE] = np.array(tensor.scale, np.float32)
+        arrays[ACTIVATION_ZERO_POINT] = np.array(tensor.zero_point, np.int32)
+    return arrays
+
+
+def make_variables(quantized: Quantized) -> dict[str, NodeConstants]:
+    """Every node's variables by the node's name.
+
+    Variables and not constants: TensorFlow's graph optimizer would multiply constant integers by their scales
+    once and for all, and keep float32 weights.
+    """
+    constants: dict[str, NodeConstants] = {}
+    arrays = stored_arrays(quantized)
+    for node in quantized.graph.nodes:
+        roles = {role: quantized.spec.constants.get(f"{node.name}/{role}") for role in node.op.weights()}
+        source = constants[node.inputs[0]].variables if node.inputs else {}
+        constants[node.name] = NodeConstants(
             node=node,
             variables={
                 role: tf.Variable(array, trainable=False, name=f"{scope(node.name)}/{role}")
-                for role, array in node.op.weights().items()
+                for role, array in arrays[node.name].items()
             },
+            quants={role: quant for role, quant in roles.items() if quant is not None},
+            input_scale=source.get(ACTIVATION_SCALE),
         )
-        for node in graph.nodes
-    }
+    return constants
 
 
 def attach(module: tf.Module, constants: Mapping[str, NodeConstants]) -> None:
-    """Make the variables the module's own, so that the checkpoint names them as the graph does.
+    """Make the variables the module's own: the checkpoint names them as :func:`checkpoint_keys` says."""
+    for name, subtree in _tree({name: node.variables for name, node in constants.items()}).items():
+        setattr(module, name, subtree)
+
+
+def checkpoint_keys(quantized: Quantized) -> dict[tuple[str, str], str]:
+    """The key in the checkpoint of every array of :func:`stored_arrays`, by node name and role.
 
     A checkpoint names a variable by the attributes and keys that lead to it, and appends a suffix: the weight
     of the node ``stage1/conv`` becomes ``stage1/conv/weight/.ATTRIBUTES/VARIABLE_VALUE``. It writes every dot
     of a name twice. Where a name is taken, by ``tf.Module`` itself or by a role of a node above
     (``conv/weight`` beside ``conv``), an underscore is appended.
     """
+    arrays = stored_arrays(quantized)
+    tree = _tree({node: {role: (node, role) for role in roles} for node, roles in arrays.items()})
+    return {leaf: f"{path}/.ATTRIBUTES/VARIABLE_VALUE" for path, leaf in _leaves(tree)}
+
+
+def _tree(leaves: Mapping[str, Mapping[str, object]]) -> Tree:
+    """Leaves by role by node name as a tree with a level at every slash of a name."""
     root: Tree = {}
-    for name, node in constants.items():
-        if node.variables:
+    for name, roles in leaves.items():
+        if roles:
             tree = root
             for part in name.split("/"):
                 tree = _subtree(tree, part)
-            for role, variable in node.variables.items():
-                tree[_unused(tree, role)] = variable
+            for role, leaf in roles.items():
+                tree[_unused(tree, role)] = leaf
+    legal: Tree = {}
+    module = tf.Module()
     for name, subtree in root.items():
         attribute = name
-        while hasattr(module, attribute):
+        while hasattr(module, attribute) or attribute in legal:
             attribute += "_"
-        setattr(module, attribute, subtree)
+        legal[attribute] = subtree
+    return legal
 
 
 def _subtree(tree: Tree, name: str) -> Tree:
@@ -87,3 +172,13 @@ def _unused(tree: Tree, name: str) -> str:
     while name in tree:
         name += "_"
     return name
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf with the path that a checkpoint gives it."""
+    for name, value in tree.items():
+        path = prefix + name.replace(".", "..")
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}/")
+        else:
+            yield path, value

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from resnet_edge.engines.batching import run_in_batches
+from resnet_edge.engines.integers import IntegerForm
 from resnet_edge.errors import ModelRejectedError
 
 if TYPE_CHECKING:
@@ -16,12 +18,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+METADATA_FILE = "assets.extra/resnet_edge.json"
+"""Where the metadata is kept: the format sets ``assets.extra`` aside for files that no graph reads."""
+
 SIGNATURE = "serving_default"
 """The signature that serving programs call unless they are told otherwise."""
 
 
 class SavedModelEngine:
     """A SavedModel whose default signature takes one NHWC image and gives one output.
+
+    Where these are integers, real numbers are quantized and dequantized with the scales that the metadata
+    holds.
 
     Args:
         artifact: The SavedModel's folder.
@@ -30,7 +38,8 @@ class SavedModelEngine:
 
     Raises:
         DependencyMissingError: TensorFlow is not installed.
-        ModelRejectedError: TensorFlow does not accept the folder, or its signature is another.
+        ModelRejectedError: TensorFlow does not accept the folder, its signature is another, or it takes
+            integers without saying what they stand for.
     """
 
     def __init__(self, artifact: Path, *, threads: int = 1) -> None:
@@ -49,7 +58,9 @@ class SavedModelEngine:
             ) from error
         self._signature = _default_signature(self._model, artifact)
         ((self._input, image),) = self._signature.structured_input_signature[1].items()
-        (self._output,) = self._signature.structured_outputs
+        ((self._output, output),) = self._signature.structured_outputs.items()
+        self._input_form = _integer_form(artifact, "input", image.dtype)
+        self._output_form = _integer_form(artifact, "output", output.dtype)
         self._batch, *shape = image.shape.as_list()
         self._image_shape = tuple(shape)
         self._constant = tf.constant
@@ -63,8 +74,9 @@ class SavedModelEngine:
         return run_in_batches(images, image_shape=self._image_shape, batch=self._batch, run=self._run_batch)
 
     def _run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        outputs = self._signature(**{self._input: self._constant(images)})
-        return np.asarray(outputs[self._output])
+        given = images if self._input_form is None else self._input_form.quantized(images)
+        outputs = np.asarray(self._signature(**{self._input: self._constant(given)})[self._output])
+        return outputs if self._output_form is None else self._output_form.real(outputs)
 
     def close(self) -> None:
         """Free the variables' memory."""
@@ -91,3 +103,20 @@ def _default_signature(model: Any, artifact: Path) -> Any:
         found=", ".join(f"{name}{[str(tensor) for tensor in inputs]}" for name in model.signatures) or "none",
         next_step="export the model with `resnet-edge export --format savedmodel`",
     )
+
+
+def _integer_form(artifact: Path, end: str, dtype: Any) -> IntegerForm | None:
+    """How the integers at one end of the signature are to be read; None where there are none."""
+    if not dtype.is_integer:
+        return None
+    try:
+        form = json.loads((artifact / METADATA_FILE).read_text("utf-8"))[end]
+        return IntegerForm(dtype=dtype.name, scale=float(form["scale"]), zero_point=int(form["zero_point"]))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelRejectedError(
+            f"the SavedModel does not say what the integers of its {end} stand for",
+            where=str(artifact / METADATA_FILE),
+            found=f"{type(error).__name__}: {error}",
+            allowed=f'"{end}" with "scale" and "zero_point"',
+            next_step="export the model again, or with --io float32",
+        ) from error
