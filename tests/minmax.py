@@ -20,5 +20,6 @@ def minmax(graph: Graph, images: NDArray[np.float32]) -> Statistics:
     ranges, means = {}, {}
     for node, tensor in execute_nodes(graph, images):
         ranges[node.name] = (min(0.0, float(tensor.min())), max(0.0, float(tensor.max())))
-        means[node.name] = tensor.mean(axis=tuple(range(tensor.ndim - 1)), dtype=np.float64).astype(np.float32)
+        positions = tuple(range(tensor.ndim - 1))
+        means[node.name] = tensor.mean(axis=positions, dtype=np.float64).astype(np.float32)
     return Statistics(ranges=ranges, observed=ranges, channel_means=means, images=len(images))

@@ -96,12 +96,22 @@ class Emitter:
         quant = self.spec.tensors[node.inputs[0]]
         return self.model.activation(name, extents, quant.dtype, _per_tensor(quant))
 
-    def constant(self, node: Node, role: str) -> TensorId:
-        """Make a node's weight or bias, in TFLite's layout and in the type that the spec gives it."""
-        name, quant = self.names.constant(node.name, role), self.spec.constants.get(f"{node.name}/{role}")
+    def constant(self, node: Node, role: str, *, rank: int | None = None) -> TensorId:
+        """Make a node's weight or bias, in TFLite's layout and in the type that the spec gives it.
+
+        Args:
+            node: The node.
+            role: Which of its operator's constants.
+            rank: Number of dimensions, if more than the layout has: those in front have the extent 1.
+        """
+        key, name = f"{node.name}/{role}", self.names.constant(node.name, role)
+        quant = self.spec.constants.get(key)
+        given = node.op.weights()[role] if quant is None else self._quantized.constants[key]
+        value = to_stored(node.op, role, given)
+        if rank is not None:
+            value = value.reshape((1,) * (rank - value.ndim) + value.shape)
         if quant is None:
-            return self.model.constant(name, to_stored(node.op, role, node.op.weights()[role]))
-        value = to_stored(node.op, role, self._quantized.constants[f"{node.name}/{role}"])
+            return self.model.constant(name, value)
         axis = stored_channel_axis(node.op, role)
         tensor = self.model.constant(name, value, _per_channel(quant, axis))
         if self._is_stored_only(node, quant):

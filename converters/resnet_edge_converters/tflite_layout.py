@@ -17,7 +17,7 @@ def to_stored(op: Operator, role: str, value: NDArray[Any]) -> NDArray[Any]:
 
     Args:
         op: The operator that takes the constant.
-        role: ``weight`` or ``bias``.
+        role: Which of its constants.
         value: In the graph's layout: (kh, kw, in / groups, out), (kh, kw, in, multiplier), (in, out).
     """
     if role == "weight" and isinstance(op, Conv2D):
@@ -38,11 +38,9 @@ def from_stored(op: Operator, role: str, value: NDArray[Any]) -> NDArray[Any]:
     """
     if role == "weight" and isinstance(op, Conv2D):
         return value.transpose(1, 2, 3, 0)
-    if role == "weight" and isinstance(op, DepthwiseConv2D):
-        return value.reshape(op.weight.shape)
     if role == "weight" and isinstance(op, Dense):
         return value.T
-    return value
+    return value.reshape(op.weights()[role].shape)
 
 
 def stored_channel_axis(op: Operator, role: str) -> int:

@@ -149,9 +149,8 @@ def _leaky_relu(op: LeakyRelu, node: Node, to: Emitter) -> None:
     to.model.operator("LEAKY_RELU", [to.source(node)], to.result(node), options)
 
 
-def _prelu(op: PRelu, node: Node, to: Emitter) -> None:
-    ones = (1,) * (len(to.source_shape(node)) - 1)
-    alpha = to.weight(node, "alpha", op.alpha.reshape(*ones, -1))
+def _prelu(op: PRelu, node: Node, to: Emitter) -> None:  # noqa: ARG001 - as the others
+    alpha = to.constant(node, "alpha", rank=len(to.source_shape(node)))
     to.model.operator("PRELU", [to.source(node), alpha], to.result(node))
 
 

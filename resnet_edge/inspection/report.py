@@ -74,6 +74,8 @@ class FileReport:
         parameters: Number of constants that are weights; shapes, axes, paddings and scales are not.
         macs: Multiply-accumulates for one image; None when a shape that decides them is unknown.
         int8_mac_share: Share (0 to 1) of ``macs`` with 8-bit weights and activations; None without MACs.
+        float_operators: Those that compute with real numbers; conversions to and from integers do not. None
+            where nobody has looked.
         metadata: The texts kept in the file.
         notes: What is worth knowing besides, one sentence each.
     """
@@ -88,5 +90,6 @@ class FileReport:
     parameters: int
     macs: int | None
     int8_mac_share: float | None
+    float_operators: tuple[OperatorCount, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

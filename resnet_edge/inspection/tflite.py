@@ -37,6 +37,10 @@ BIAS_INPUT = {
 }
 """The inputs in which 32- and 64-bit integers are weights, not shapes, axes or positions."""
 
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+
 AT_MOST_8_BITS = ("int8", "uint8", "int4", "uint4", "int2")
 
 
@@ -73,6 +77,7 @@ def _report(file: TFLiteFile) -> FileReport:
         parameters=_parameters(operators),
         macs=total,
         int8_mac_share=in_int8 / total if total else None,
+        float_operators=_counts(operator for operator in operators if _computes_in_float(operator)),
         metadata={name: _readable(content) for name, content in file.metadata.items()},
         notes=tuple(_notes(file, operators)),
     )
@@ -160,6 +165,23 @@ def _runs_in_int8(operator: Operator) -> bool:
     return features.dtype in AT_MOST_8_BITS and weights.dtype in AT_MOST_8_BITS
 
 
+def _computes_in_float(operator: Operator) -> bool:
+    tensors = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor is not None]
+    return operator.name not in CONVERSIONS and any(tensor.dtype in FLOATS for tensor in tensors)
+
+
+def _needless_conversions(operators: Iterable[Operator]) -> int:
+    """How many tensors are dequantized for nothing but to be quantized again."""
+    takers: dict[Tensor | None, set[str]] = {}
+    dequantized: set[Tensor | None] = set()
+    for operator in operators:
+        for tensor in operator.inputs:
+            takers.setdefault(tensor, set()).add(operator.name)
+        if operator.name == "DEQUANTIZE":
+            dequantized.update(operator.outputs)
+    return sum(takers.get(tensor) == {"QUANTIZE"} for tensor in dequantized)
+
+
 def _readable(content: bytes) -> str:
     """A metadata entry as text, or its size where it is none."""
     try:
@@ -180,6 +202,9 @@ def _notes(file: TFLiteFile, operators: Collection[Operator]) -> Iterator[str]:
             f"{len(hybrid)} operator(s) have 8-bit weights and float features: "
             "the runtime quantizes the features on the fly (dynamic range)"
         )
+    needless = _needless_conversions(operators)
+    if needless:
+        yield f"{needless} tensor(s) are dequantized only to be quantized again"
     if len(file.subgraphs) > 1:
         yield (
             f"holds {len(file.subgraphs)} graphs: inputs and outputs are the first one's, "

@@ -7,6 +7,7 @@ import sys
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
+import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
@@ -23,6 +24,7 @@ from resnet_edge.graph.operators import (
     Conv2D,
     Dense,
     GlobalAveragePool,
+    GlobalMaxPool,
     Input,
     MaxPool2D,
     Upsample2D,
@@ -322,9 +324,16 @@ class TestEngine:
         # 89.0 %, as measured with TensorFlow's own interpreter; a wrong batch order would give 10 %.
         assert np.mean(outputs.argmax(axis=1) == data["labels"]) == pytest.approx(0.89, abs=0.002)
 
-    def test_says_so_where_the_input_is_no_float_image(self) -> None:
-        artifact = shared_file("mlperf_tiny_resnet8_int8.tflite")
-        with pytest.raises(ModelRejectedError, match="int8"):
+    def test_says_so_where_the_integers_have_no_scale(self, tmp_path: Path) -> None:
+        builder = GraphBuilder((4, 4, 3))
+        artifact = convert(builder.graph(builder.add(GlobalMaxPool(), builder.image)), tmp_path)
+        model = load(artifact)
+        for tensor in (model.subgraphs[0].tensors[0], model.subgraphs[0].tensors[-1]):
+            tensor.type = schema.TensorType.INT8
+        written = flatbuffers.Builder()
+        written.Finish(model.Pack(written), file_identifier=b"TFL3")
+        artifact.write_bytes(written.Output())
+        with pytest.raises(ModelRejectedError, match=r"(?s)one image.*int8"):
             TFLiteEngine(artifact)
 
     def test_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
