@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,6 +159,26 @@ def calibrated(graph: Graph, recipe: str, images: NDArray[np.float32]) -> Quanti
     }
     statistics = Statistics(ranges=ranges, observed=ranges, images=len(images))
     return quantize_graph(graph, load_recipes()[recipe], statistics)
+
+
+def with_halves(quantized: Quantized) -> Quantized:
+    """The same integers under powers of two, where results often lie halfway between two steps."""
+    spec = quantized.spec
+    tensors = {name: replace(q, scale=_power_of_two(q.scale)) for name, q in spec.tensors.items()}
+    constants = {
+        name: replace(q, scales=tuple(map(_power_of_two, q.scales))) for name, q in spec.constants.items()
+    }
+    for node in quantized.graph.nodes:
+        weight, bias = f"{node.name}/weight", f"{node.name}/bias"
+        if bias in constants:
+            scale = tensors[node.inputs[0]].scale
+            scales = tuple(scale * weight_scale for weight_scale in constants[weight].scales)
+            constants[bias] = replace(constants[bias], scales=scales)
+    return replace(quantized, spec=replace(spec, tensors=tensors, constants=constants))
+
+
+def _power_of_two(scale: float) -> float:
+    return float(2.0 ** round(math.log2(scale)))
 
 
 class Runtime:

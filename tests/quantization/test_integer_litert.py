@@ -18,6 +18,7 @@ from tests.quantization.integer_models import (
     Runtime,
     calibrated,
     reference_interpreter,
+    with_halves,
     xnnpack_interpreter,
 )
 from tests.residual_graphs import residual_graphs
@@ -87,6 +88,18 @@ def test_int8_operators_are_one_step_from_xnnpack(name: str, tmp_path: Path) -> 
     live = Runtime(quantized, tmp_path / "model.tflite").integers(images(graph, 1, seed=1), reference=False)
     for node in quantized.graph.nodes[1:]:
         assert largest_difference(quantized, live, node, "single") <= 1, node.name
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int16x8"])
+@pytest.mark.parametrize("name", [name for name in TIER_1 if name != SEVERAL_OPERATORS])
+def test_halves_are_rounded_as_the_reference_kernels_do(name: str, recipe: str, tmp_path: Path) -> None:
+    graph = GRAPHS[name]
+    quantized = with_halves(calibrated(graph, recipe, images(graph, 4)))
+    image = images(graph, 1, seed=1)
+    live = Runtime(quantized, tmp_path / "model.tflite").integers(image, reference=True)
+    for node in quantized.graph.nodes[1:]:
+        allowed = 1 if recipe == "int16x8" and is_sigmoid(node) else 0
+        assert largest_difference(quantized, live, node, "tflite-reference") <= allowed, node.name
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
