@@ -14,6 +14,7 @@ from resnet_edge.quantization.bias_correction import mean_shift
 from resnet_edge.quantization.half import half_precision
 from resnet_edge.quantization.limits import MOST_BIAS, enforce, weight_scales_within
 from resnet_edge.quantization.overrides import resolve
+from resnet_edge.quantization.rounding import round_weight
 from resnet_edge.quantization.scales import initial_groups, tensor_quants
 from resnet_edge.quantization.spec import ConstantQuant, Quantized, QuantSpec
 from resnet_edge.quantization.weights import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resnet_edge.graph import Graph, Node
+    from resnet_edge.quantization.input_moments import InputMoments
     from resnet_edge.quantization.recipes import Recipe
     from resnet_edge.quantization.spec import ActivationType, IoType, TensorQuant
     from resnet_edge.quantization.statistics import Statistics
@@ -44,6 +46,7 @@ def quantize_graph(
     io: IoType = "float32",
     overrides: Sequence[str] = (),
     input_range: tuple[float, float] | None = None,
+    moments: Mapping[str, InputMoments] | None = None,
 ) -> Quantized:
     """Decide every scale and every integer.
 
@@ -56,6 +59,8 @@ def quantize_graph(
         overrides: Exceptions as ``PATTERN=RULE``; of several for one node the last holds.
         input_range: Smallest and largest model input by the preprocessing contract, which images may not
             reach; (0, 255) gives the input scale 1.
+        moments: Of the inputs of weighted nodes, by :func:`~resnet_edge.quantization.input_moments.measure`:
+            weights are then rounded for these inputs, else each to its nearest integer.
 
     Raises:
         UsageError: ``io``, or an override, does not fit.
@@ -77,7 +82,14 @@ def quantize_graph(
             next_step="pass images like those that the model will see",
         )
     return _IntegerQuantization(
-        graph, recipe, statistics, kept=kept, per_tensor=per_tensor, io=io, input_range=input_range
+        graph,
+        recipe,
+        statistics,
+        kept=kept,
+        per_tensor=per_tensor,
+        io=io,
+        input_range=input_range,
+        moments=moments or {},
     ).result()
 
 
@@ -122,9 +134,11 @@ class _IntegerQuantization:
         per_tensor: frozenset[str],
         io: IoType,
         input_range: tuple[float, float] | None,
+        moments: Mapping[str, InputMoments],
     ) -> None:
         grouping.check_operators(graph, kept)
         self._graph, self._recipe, self._statistics, self._io = graph, recipe, statistics, io
+        self._moments = moments
         self._dtype: ActivationType = "int16" if recipe.arithmetic == "int16x8" else "int8"
         self._integer, self._float = grouping.integer_nodes(graph, kept)
         self._tensors = self._quantized_tensors()
@@ -186,7 +200,8 @@ class _IntegerQuantization:
                 input_scale=source.scale,
                 output_scale=self._scales[node.name].scale,
             )
-            weight = quantize_weight(op, scales)
+            moments = self._moments.get(node.name)
+            weight = quantize_weight(op, scales) if moments is None else round_weight(op, scales, moments)
             steps = np.float32(source.scale) * scales
             bias = self._bias(node, op, dequantize_weight(op, weight, scales), steps)
             constants |= {f"{node.name}/weight": weight, f"{node.name}/bias": bias}
