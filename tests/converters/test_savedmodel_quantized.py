@@ -15,6 +15,11 @@ from resnet_edge.converters import ConversionSettings
 from resnet_edge.engines.savedmodel import METADATA_FILE, SIGNATURE, SavedModelEngine
 from resnet_edge.errors import ConversionFailedError, ModelRejectedError
 from resnet_edge.graph.execution import execute, execute_all, execute_operator, stream
+from resnet_edge.graph.importing import import_keras
+from resnet_edge.graph.operators import AveragePool2D
+from resnet_edge.models.source import open_source
+from resnet_edge.passes import run_passes
+from resnet_edge.pipeline import ExportOptions
 from resnet_edge.quantization.integer import run_integer
 from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.readback import check
@@ -24,6 +29,7 @@ from resnet_edge_converters.savedmodel import SavedModelConverter
 from resnet_edge_converters.savedmodel_constants import checkpoint_keys
 from tests.graph_builder import GraphBuilder
 from tests.graphs import OPERATOR_GRAPHS, images
+from tests.shared_data import shared_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,9 +63,13 @@ SIMULATED = (
 seconds, so the graphs that differ in geometry alone are left to the float converter's tests: the operators
 are the same functions."""
 
-TIE = 1
+TIE = 1.01
 """Steps of the output: float32 sums in another order may put a value that lies between two integers on the
-other one. No graph here is deep enough for such a step to grow."""
+other one. No graph here is deep enough for such a step to grow. The hundredth is for float32 itself."""
+
+FEW = 0.05
+"""Share of outputs that may be off by that step: next to never does a value lie between two integers. It does
+behind an average pool: a quarter of a sum of steps is a half every fourth time."""
 
 
 def calibrated(graph: Graph, inputs: NDArray[np.float32]) -> Statistics:
@@ -126,11 +136,14 @@ class TestComputes:
     def test_int8_is_simulated(self, name: str, tmp_path: Path) -> None:
         quantized = quantize(OPERATOR_GRAPHS[name], "int8")
         # Three times what calibration saw: the limits of the type and of fused activations are reached.
-        inputs = 3 * images(quantized.graph, 4, seed=1)
+        inputs = 3 * images(quantized.graph, 8, seed=1)
         output = run(converted(quantized, tmp_path), inputs)
         step = quantized.spec.tensors[quantized.graph.output].scale
+        averages = any(isinstance(node.op, AveragePool2D) for node in quantized.graph.nodes)
         for expected in (simulated(quantized, inputs), run_integer(quantized, inputs)):
-            np.testing.assert_allclose(output, expected, rtol=0, atol=(TIE + 0.01) * step)
+            off = np.abs(output - expected) / step
+            assert off.max() <= TIE
+            assert (off > 0.5).mean() <= FEW or averages
 
     @pytest.mark.parametrize("recipe", ["int8-per-tensor", "int16x8"])
     def test_other_integers_are_simulated(self, recipe: str, tmp_path: Path) -> None:
@@ -140,7 +153,7 @@ class TestComputes:
         step = quantized.spec.tensors[quantized.graph.output].scale
         # With 16 bits a step is smaller, and more values of the layers before lie near the middle of two.
         steps = 4 if recipe == "int16x8" else TIE
-        assert np.abs(output - simulated(quantized, inputs)).max() <= (steps + 0.01) * step
+        assert np.abs(output - simulated(quantized, inputs)).max() <= steps * step
         assert np.abs(output - execute(quantized.graph, inputs)).max() > 0
 
     @pytest.mark.parametrize("recipe", ["fp16", "int8-weights"])
@@ -159,7 +172,7 @@ class TestComputes:
         inputs = images(graph, 4, seed=1)
         output = run(converted(quantized, tmp_path), inputs)
         step = quantized.spec.tensors[graph.output].scale
-        np.testing.assert_allclose(output, simulated(quantized, inputs), rtol=0, atol=(TIE + 0.01) * step)
+        np.testing.assert_allclose(output, simulated(quantized, inputs), rtol=0, atol=TIE * step)
 
 
 class TestCheckpoint:
@@ -261,7 +274,7 @@ class TestBorder:
         # Real numbers in and out of the engine: as with a float signature.
         inputs = images(graph, 4, seed=1)
         expected = simulated(quantized, inputs)
-        np.testing.assert_allclose(run(path, inputs), expected, rtol=0, atol=(TIE + 0.01) / 256)
+        np.testing.assert_allclose(run(path, inputs), expected, rtol=0, atol=TIE / 256)
 
     def test_a_float_end_cannot_be_int8(self, tmp_path: Path) -> None:
         quantized = residual_block("int8-weights")
@@ -275,3 +288,23 @@ class TestBorder:
         (path / METADATA_FILE).unlink()
         with pytest.raises(ModelRejectedError, match="what the integers of its input stand for"):
             SavedModelEngine(path)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet20"])
+def test_trained_networks_classify_as_in_float(name: str, tmp_path: Path) -> None:
+    if name == "resnet8":
+        source = open_source(shared_file("mlperf_tiny_resnet8.h5"), ExportOptions())
+    else:
+        weights = str(shared_file("cifar10_resnet20.safetensors"))
+        source = open_source(name, ExportOptions(weights=weights))
+    graph = run_passes(import_keras(source.model)).graph
+    with np.load(shared_file("cifar10_train1000.npz")) as train:
+        statistics = calibrated(graph, source.preprocessing.apply(train["images"][:100]))
+    with np.load(shared_file("cifar10_test500.npz")) as test:
+        inputs = source.preprocessing.apply(test["images"][:200])
+    quantized = quantize_graph(graph, RECIPES["int8"], statistics)
+    classes = run(converted(quantized, tmp_path), inputs).argmax(1)
+    # Rounding alone changes 1 to 3 % of the classes, a wrong scale or zero point changes many more.
+    assert (classes == execute(graph, inputs).argmax(1)).mean() >= 0.96
+    # Against the integers only near-ties can differ, one or two of 200.
+    assert (classes == run_integer(quantized, inputs).argmax(1)).mean() >= 0.985
