@@ -71,3 +71,10 @@ def channel_first(constant: NDArray[Any], shape: Shape) -> NDArray[Any]:
     """A constant whose rows belong to a flattened map of ``shape``, its rows in channel-first order."""
     rows = constant.reshape(*shape, -1)
     return rows.transpose(2, 0, 1, 3).reshape(constant.shape)
+
+
+def channel_last(constant: NDArray[Any], shape: Shape) -> NDArray[Any]:
+    """The inverse of :func:`channel_first`."""
+    height, width, channels = shape
+    rows = constant.reshape(channels, height, width, -1)
+    return rows.transpose(1, 2, 0, 3).reshape(constant.shape)

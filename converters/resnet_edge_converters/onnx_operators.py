@@ -1,14 +1,14 @@
 """What each operator of the graph is in ONNX, one function an operator.
 
-Tensors come and go as ``onnx_layout`` stores them: feature maps (batch, channels, height, width).
+Tensors come and go as ``onnx_layout`` stores them: feature maps (batch, channels, height, width). What is
+written here is the same in every precision: :class:`~resnet_edge_converters.onnx_graph.Expansion` knows in
+which type a node computes, and what stands around it.
 """
 
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from resnet_edge.errors import ConversionFailedError
 from resnet_edge.graph.operators import (
@@ -38,13 +38,12 @@ from resnet_edge.graph.operators import (
     Upsample2D,
 )
 from resnet_edge_converters.onnx_graph import Expansion
-from resnet_edge_converters.onnx_layout import channel_first, reshapes_as_stored, same_order, stored
+from resnet_edge_converters.onnx_layout import reshapes_as_stored, same_order, stored
 from resnet_edge_converters.onnx_opsets import HARD_SWISH, RESIZE_WITHOUT_REGION, SOFTMAX_OF_ONE_AXIS
+from resnet_edge_converters.onnx_types import moves_integers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from resnet_edge.graph.geometry import Padding, Shape
 
@@ -72,20 +71,18 @@ def _input(_op: Input, to: Expansion, /) -> None:
 
 @expand.register
 def _conv2d(op: Conv2D, to: Expansion, /) -> None:
-    _convolve(to, op, op.weight.transpose(3, 2, 0, 1), op.groups)
+    _convolve(to, op, op.groups)
 
 
 @expand.register
 def _depthwise_conv2d(op: DepthwiseConv2D, to: Expansion, /) -> None:
-    height, width, channels, multiplier = op.weight.shape
-    weight = op.weight.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
-    _convolve(to, op, weight, channels)
+    _convolve(to, op, groups=op.weight.shape[2])
 
 
-def _convolve(to: Expansion, op: Conv2D | DepthwiseConv2D, weight: NDArray[Any], groups: int) -> None:
+def _convolve(to: Expansion, op: Conv2D | DepthwiseConv2D, groups: int) -> None:
     result = to.emit(
         "Conv",
-        [to.inputs[0], to.weights("weight", weight), *_bias(to, op.bias)],
+        [to.inputs[0], to.weight("weight"), *to.bias()],
         kernel_shape=op.kernel,
         strides=op.strides,
         dilations=op.dilation,
@@ -97,13 +94,8 @@ def _convolve(to: Expansion, op: Conv2D | DepthwiseConv2D, weight: NDArray[Any],
 
 @expand.register
 def _dense(op: Dense, to: Expansion, /) -> None:
-    weight = op.weight if to.map_order is None else channel_first(op.weight, to.map_order)
-    result = to.emit("Gemm", [to.inputs[0], to.weights("weight", weight), *_bias(to, op.bias)])
+    result = to.emit("Gemm", [to.inputs[0], to.weight("weight"), *to.bias()])
     _activate(to, result, op.activation)
-
-
-def _bias(to: Expansion, bias: NDArray[np.float32]) -> list[str]:
-    return [to.weights("bias", bias)] if bias.any() else []
 
 
 def _pads(padding: Padding) -> list[int]:
@@ -111,7 +103,9 @@ def _pads(padding: Padding) -> list[int]:
 
 
 def _activate(to: Expansion, tensor: str, activation: Activation) -> None:
-    if activation is Activation.RELU:
+    if to.is_integer:
+        to.settle(tensor, clamped=activation is not Activation.NONE)
+    elif activation is Activation.RELU:
         to.emit("Relu", [tensor], aside="relu")
     elif activation is Activation.RELU6:
         to.emit("Clip", [tensor, to.scalar("min", 0), to.scalar("max", 6)], aside="relu6")
@@ -119,10 +113,7 @@ def _activate(to: Expansion, tensor: str, activation: Activation) -> None:
 
 @expand.register
 def _batch_norm(op: BatchNorm, to: Expansion, /) -> None:
-    constants = {"gamma": op.gamma, "beta": op.beta, "mean": op.mean, "variance": op.variance}
-    if to.map_order is not None:
-        constants = {role: channel_first(array, to.map_order) for role, array in constants.items()}
-    names = [to.weights(role, array) for role, array in constants.items()]
+    names = [to.weight(role) for role in ("gamma", "beta", "mean", "variance")]
     tensor = to.inputs[0]
     if len(to.shape) == 2:  # ONNX normalizes the first dimension after the batch, here that is the last
         tensor = to.emit("Transpose", [tensor], aside="channel_first", dims=to.shape[::-1], perm=(0, 2, 1))
@@ -135,6 +126,9 @@ def _batch_norm(op: BatchNorm, to: Expansion, /) -> None:
 @expand.register
 def _elementwise(op: Elementwise, to: Expansion, /) -> None:
     x = to.inputs[0]
+    if to.is_integer and moves_integers(op):
+        to.clamp(x)
+        return
     match op.function:
         case Function.RELU | Function.SIGMOID | Function.TANH:
             to.emit({"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}[op.function], [x])
@@ -169,11 +163,8 @@ def _leaky_relu(op: LeakyRelu, to: Expansion, /) -> None:
 
 
 @expand.register
-def _prelu(op: PRelu, to: Expansion, /) -> None:
-    alpha = op.alpha if to.map_order is None else channel_first(op.alpha, to.map_order)
-    if len(to.shape) == 3:
-        alpha = alpha.reshape(-1, 1, 1)
-    to.emit("PRelu", [to.inputs[0], to.weights("alpha", alpha)])
+def _prelu(_op: PRelu, to: Expansion, /) -> None:
+    to.emit("PRelu", [to.inputs[0], to.weight("alpha")])
 
 
 @expand.register
@@ -214,8 +205,7 @@ def _bordered(op: MaxPool2D, to: Expansion) -> str:
     border = op.padding
     dims = (channels, height + border.top + border.bottom, width + border.left + border.right)
     pads = to.integers("pads", [0, 0, border.top, border.left, 0, 0, border.bottom, border.right])
-    lowest = to.scalar("lowest", float(np.finfo(np.float32).min))
-    return to.emit("Pad", [to.inputs[0], pads, lowest], aside="border", dims=dims)
+    return to.emit("Pad", [to.inputs[0], pads, to.lowest()], aside="border", dims=dims)
 
 
 @expand.register
@@ -224,11 +214,25 @@ def _average_pool(op: AveragePool2D, to: Expansion, /) -> None:
 
 
 @expand.register
-def _global_pool(op: GlobalAveragePool | GlobalMaxPool, to: Expansion, /) -> None:
-    op_type = "GlobalAveragePool" if isinstance(op, GlobalAveragePool) else "GlobalMaxPool"
-    result = to.emit(op_type, to.inputs, dims=(to.shape[-1], 1, 1))
-    if not op.keepdims:
-        to.emit("Flatten", [result], aside="flatten")
+def _global_average_pool(op: GlobalAveragePool, to: Expansion, /) -> None:
+    _flatten_unless(op.keepdims, to, to.emit("GlobalAveragePool", to.inputs, dims=(to.shape[-1], 1, 1)))
+
+
+@expand.register
+def _global_max_pool(op: GlobalMaxPool, to: Expansion, /) -> None:
+    dims = (to.shape[-1], 1, 1)
+    if to.is_integer:  # GlobalMaxPool is defined for real numbers only
+        window = to.input_shapes[0][:2]
+        result = to.emit("MaxPool", to.inputs, dims=dims, kernel_shape=window, auto_pad="VALID")
+    else:
+        result = to.emit("GlobalMaxPool", to.inputs, dims=dims)
+    _flatten_unless(op.keepdims, to, result)
+
+
+def _flatten_unless(keepdims: bool, to: Expansion, pooled: str) -> None:
+    if not keepdims:
+        pooled = to.settle(pooled)  # runtimes fuse QuantizeLinear with the operator right in front only
+        to.emit("Flatten", [pooled], aside="flatten", dtype=to.held)
 
 
 @expand.register
@@ -257,7 +261,7 @@ def _as_shape(to: Expansion, x: str, dims: Sequence[int]) -> str:
 def _pad(op: Pad, to: Expansion, /) -> None:
     before = [0, op.channels[0], op.padding.top, op.padding.left]
     after = [0, op.channels[1], op.padding.bottom, op.padding.right]
-    to.emit("Pad", [to.inputs[0], to.integers("pads", [*before, *after])])
+    to.emit("Pad", [to.inputs[0], to.integers("pads", [*before, *after]), *to.zero()])
 
 
 @expand.register
@@ -278,8 +282,8 @@ def _subsamples(op: Slice, shape: Shape) -> bool:
 
 @expand.register
 def _upsample(op: Upsample2D, to: Expansion, /) -> None:
-    region = "" if to.opset >= RESIZE_WITHOUT_REGION else to.weights("region", np.empty(0, np.float32))
-    scales = to.weights("scales", np.array([1, 1, *op.size], np.float32))
+    region = "" if to.opset >= RESIZE_WITHOUT_REGION else to.factors("region", [])
+    scales = to.factors("scales", [1, 1, *op.size])
     inputs = [to.inputs[0], region, scales]
     if op.bilinear:
         to.emit("Resize", inputs, mode="linear", coordinate_transformation_mode="half_pixel")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+import json
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from resnet_edge.engines.batching import run_in_batches
+from resnet_edge.engines.integers import IntegerForm
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError
 
 if TYPE_CHECKING:
@@ -20,12 +22,19 @@ if TYPE_CHECKING:
 LAYOUT_KEY = "layout"
 """Names the entry of a file's metadata that says how its image is laid out: ``nchw`` or ``nhwc``."""
 
+QUANTIZATION_KEY = "quantization"
+"""Names the entry that says what a file's integer input and output stand for: JSON, by tensor name ``scale``
+and ``zero_point``."""
+
+_INTEGER_TYPES = {"tensor(int8)": "int8", "tensor(uint8)": "uint8"}
 _IMAGE_CHANNELS = (1, 3, 4)
 _ERRORS_ONLY = 3
 
 
 class OnnxEngine:
     """An ONNX file with one image input and one output, ours or another tool's.
+
+    Integer inputs and outputs are converted from and to real numbers, as the file's metadata says.
 
     Images are NHWC here; a file that takes NCHW gets them transposed. Which of the two it takes is read from
     its metadata. Where that does not say, the dimension that is a number of image channels (1, 3, 4) does;
@@ -37,7 +46,8 @@ class OnnxEngine:
 
     Raises:
         DependencyMissingError: ONNX Runtime is not installed.
-        ModelRejectedError: ONNX Runtime does not accept the file, or it takes no single image.
+        ModelRejectedError: ONNX Runtime does not accept the file, it takes no single image, or it does not
+            say what its integers stand for.
     """
 
     def __init__(self, artifact: Path, *, threads: int = 1) -> None:
@@ -63,10 +73,13 @@ class OnnxEngine:
                 found="; ".join(f"{tensor.name} {tensor.shape}" for tensor in [*inputs, *outputs]),
                 next_step="export a model with a single image input and a single output",
             )
+        metadata = self._session.get_modelmeta().custom_metadata_map
         self._input = inputs[0].name
+        self._input_form = _integer_form(inputs[0], metadata, artifact)
+        self._output_form = _integer_form(outputs[0], metadata, artifact)
         batch, *shape = inputs[0].shape
         self._batch: int | None = batch if isinstance(batch, int) else None
-        self._nchw = _takes_nchw(self._session.get_modelmeta().custom_metadata_map, shape)
+        self._nchw = _takes_nchw(metadata, shape)
         self._image_shape: Shape = (*shape[1:], shape[0]) if self._nchw else tuple(shape)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,8 +93,9 @@ class OnnxEngine:
     def _run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         if self._nchw:
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        (output,) = self._session.run(None, {self._input: images})
-        return np.asarray(output)
+        given = images if self._input_form is None else self._input_form.quantized(images)
+        (output,) = self._session.run(None, {self._input: given})
+        return np.asarray(output) if self._output_form is None else self._output_form.real(output)
 
     def close(self) -> None:
         """Free the runtime's memory."""
@@ -114,3 +128,21 @@ def _takes_nchw(metadata: dict[str, str], shape: list[int | str]) -> bool:
     if LAYOUT_KEY in metadata:
         return metadata[LAYOUT_KEY] == "nchw"
     return shape[0] in _IMAGE_CHANNELS or shape[-1] not in _IMAGE_CHANNELS
+
+
+def _integer_form(tensor: Any, metadata: dict[str, str], artifact: Path) -> IntegerForm | None:
+    """How the integers of an input or output are to be read; None where there are none."""
+    dtype = _INTEGER_TYPES.get(tensor.type)
+    if dtype is None:
+        return None
+    try:
+        form = json.loads(metadata[QUANTIZATION_KEY])[tensor.name]
+        return IntegerForm(dtype=dtype, scale=float(form["scale"]), zero_point=int(form["zero_point"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelRejectedError(
+            f"the file does not say what the integers of {tensor.name!r} stand for",
+            where=str(artifact),
+            found=f"{type(error).__name__}: {error}",
+            allowed=f"metadata {QUANTIZATION_KEY!r} with a scale and a zero_point of {tensor.name!r}",
+            next_step="export the model again, or with --io float32",
+        ) from error
