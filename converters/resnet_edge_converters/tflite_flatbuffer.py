@@ -67,6 +67,29 @@ class _ConstantBuffer:
         return int(builder.EndVector())
 
 
+class _Parameters:
+    """A tensor's scales and zero points; stands where the generated ``QuantizationParametersT`` would.
+
+    Most channels' zero points are zeros: equal lists are written once for the whole file.
+    """
+
+    def __init__(self, quantization: Quantization, written: dict[tuple[int, ...], int]) -> None:
+        self._quantization = quantization
+        self._written = written
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - the name that the generated TensorT calls
+        """Write the lists, then the table."""
+        zero_points = self._quantization.zero_points
+        scale = builder.CreateNumpyVector(np.array(self._quantization.scales, np.float32))
+        if zero_points not in self._written:
+            self._written[zero_points] = builder.CreateNumpyVector(np.array(zero_points, np.int64))
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scale)
+        schema.QuantizationParametersAddZeroPoint(builder, self._written[zero_points])
+        schema.QuantizationParametersAddQuantizedDimension(builder, self._quantization.axis or 0)
+        return int(schema.QuantizationParametersEnd(builder))
+
+
 class ModelBuilder:
     """Collects one subgraph's tensors and operators.
 
@@ -82,6 +105,7 @@ class ModelBuilder:
         self._buffers = [_ConstantBuffer(np.empty(0, np.uint8))]
         self._dtypes: list[str] = []
         self._scales = 0
+        self._zero_points: dict[tuple[int, ...], int] = {}
         self._alike: dict[tuple[str, tuple[int, ...], bytes], list[int]] = {}
         self._codes: dict[str, int] = {}
         self._versions: dict[str, int] = {}
@@ -178,6 +202,7 @@ class ModelBuilder:
         model.metadata = self._metadata(metadata)
         model.signatureDefs = [_signature(inputs, outputs)]
         model.buffers = self._buffers
+        self._zero_points.clear()
         packed = _pack(model, self._capacity())
         try:
             destination.write_bytes(packed)
@@ -198,7 +223,7 @@ class ModelBuilder:
         tensor.type = getattr(schema.TensorType, dtype.upper())
         tensor.hasRank = True
         if quantization is not None:
-            tensor.quantization = _parameters(quantization)
+            tensor.quantization = _Parameters(quantization, self._zero_points)
             self._scales += len(quantization.scales)
         self._dtypes.append(dtype)
         self._subgraph.tensors.append(tensor)
@@ -238,14 +263,6 @@ class ModelBuilder:
             entry.buffer = self._buffer(np.frombuffer(content, np.uint8))
             entries.append(entry)
         return entries
-
-
-def _parameters(quantization: Quantization) -> Any:
-    parameters = schema.QuantizationParametersT()
-    parameters.scale = np.array(quantization.scales, np.float32)
-    parameters.zeroPoint = np.array(quantization.zero_points, np.int64)
-    parameters.quantizedDimension = quantization.axis or 0
-    return parameters
 
 
 def _signature(inputs: Mapping[str, TensorId], outputs: Mapping[str, TensorId]) -> Any:

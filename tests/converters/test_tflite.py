@@ -157,8 +157,10 @@ class TestOperators:
         folded = run_passes(graph).graph
         expected = execute(folded, images(folded))
         with TFLiteEngine(convert(folded, tmp_path_factory.mktemp("residual"))) as engine:
-            # Summation order, as in the contract; through a dozen layers it adds up.
-            limit = 1e-4 * max(1.0, float(np.abs(expected).max()))
+            # Summation order, as in the contract; through a dozen layers it adds up. A batch norm of small
+            # variance may also blow it up before a ReLU6 hides how far: not more than it does to the image.
+            nudged = execute(folded, images(folded) * np.float32(1 + 1e-5))
+            limit = max(1e-4, 1e-4 * np.abs(expected).max(), np.abs(nudged - expected).max())
             np.testing.assert_allclose(engine.run(images(folded)), expected, rtol=0, atol=limit)
 
 
