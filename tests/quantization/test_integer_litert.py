@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from resnet_edge.graph.operators import Elementwise, Function
+from resnet_edge.graph import INPUT_NAME
+from resnet_edge.graph.operators import Elementwise, Function, Reshape
 from resnet_edge.passes import run_passes
 from resnet_edge.quantization.integer import run_integer_nodes, run_operator
-from tests.graph_builder import images
+from tests.graph_builder import GraphBuilder, images
 from tests.graphs import OPERATOR_GRAPHS
 from tests.quantization.integer_models import (
     ForeignFile,
@@ -100,6 +101,36 @@ def test_halves_are_rounded_as_the_reference_kernels_do(name: str, recipe: str, 
     for node in quantized.graph.nodes[1:]:
         allowed = 1 if recipe == "int16x8" and is_sigmoid(node) else 0
         assert largest_difference(quantized, live, node, "tflite-reference") <= allowed, node.name
+
+
+def test_dense_layers_round_once(tmp_path: Path) -> None:
+    """Rounding twice would change about one of a thousand outputs, so it takes thousands to see it."""
+    builder = GraphBuilder((2, 2, 2))
+    flat = builder.add(Reshape(shape=(8,)), builder.image)
+    graph = builder.graph(builder.dense(flat, 4000))
+    quantized = calibrated(graph, "int8", images(graph, 4))
+    runtime = Runtime(quantized, tmp_path / "model.tflite")
+    for seed in range(1, 6):
+        image = images(graph, 1, seed=seed)
+        assert_equal(quantized, image, runtime.integers(image, reference=True))
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_images_halfway_between_two_steps(reference: bool, tmp_path: Path) -> None:
+    """The reference kernels quantize a half away from zero, XNNPACK to even."""
+    graph = GRAPHS["conv_1x1"]
+    quantized = with_halves(calibrated(graph, "int8", images(graph, 4)))
+    quant = quantized.spec.tensors[INPUT_NAME]
+    steps = np.arange(np.prod(graph.input_shape)).reshape(1, *graph.input_shape) / 2 - 40
+    image = (steps * quant.scale).astype(np.float32)
+    live = Runtime(quantized, tmp_path / "model.tflite").integers(image, reference=reference)
+    rounded = {
+        kernels: run_operator(quantized, graph.nodes[0], [image], kernels=kernels)
+        for kernels in ("single", "tflite-reference")
+    }
+    assert (rounded["single"] != rounded["tflite-reference"]).any()
+    expected = rounded["tflite-reference" if reference else "single"]
+    np.testing.assert_array_equal(live[INPUT_NAME], expected)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
