@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from resnet_edge.graph.geometry import Shape
     from resnet_edge.graph.operators import DepthwiseConv2D
+    from resnet_edge.quantization.input_moments import InputMoments
     from resnet_edge.quantization.weights import Linear
 
 
@@ -46,6 +47,12 @@ def mean_shift(
         of_group = means.reshape(op.groups, -1).T[None, None, :, :, None]
         return np.asarray((grouped * of_group * seen[..., None]).sum(axis=(0, 1, 2)).reshape(-1))
     return np.asarray((shaped * means[:, None] * seen).sum(axis=(0, 1)).reshape(-1))
+
+
+def exact_shift(error: NDArray[np.float64], moments: InputMoments) -> NDArray[np.float64]:
+    """As :func:`mean_shift`, from the mean under every tap: also right where a mean varies over the map."""
+    groups, taps = moments.mean.shape
+    return np.asarray(np.einsum("gt,tgc->gc", moments.mean, error.reshape(taps, groups, -1)).reshape(-1))
 
 
 def _coverage(op: Conv2D | DepthwiseConv2D, shape: Shape) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from resnet_edge.errors import UsageError
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge.graph.operators import Conv2D, Dense, DepthwiseConv2D
 from resnet_edge.quantization import groups as grouping
-from resnet_edge.quantization.bias_correction import mean_shift
+from resnet_edge.quantization.bias_correction import exact_shift, mean_shift
 from resnet_edge.quantization.half import half_precision
 from resnet_edge.quantization.limits import MOST_BIAS, enforce, weight_scales_within
 from resnet_edge.quantization.overrides import resolve
@@ -203,7 +203,8 @@ class _IntegerQuantization:
             moments = self._moments.get(node.name)
             weight = quantize_weight(op, scales) if moments is None else round_weight(op, scales, moments)
             steps = np.float32(source.scale) * scales
-            bias = self._bias(node, op, dequantize_weight(op, weight, scales), steps)
+            error = dequantize_weight(op, weight, scales) - matrix(op)
+            bias = self._bias(node, op, error, steps)
             constants |= {f"{node.name}/weight": weight, f"{node.name}/bias": bias}
             quants[f"{node.name}/weight"] = _weight_quant(op, scales)
             quants[f"{node.name}/bias"] = ConstantQuant(
@@ -221,14 +222,22 @@ class _IntegerQuantization:
         return Quantized(graph=self._graph, spec=spec, constants=constants)
 
     def _bias(
-        self, node: Node, op: Linear, weight: NDArray[np.float64], steps: Scales
+        self, node: Node, op: Linear, error: NDArray[np.float64], steps: Scales
     ) -> NDArray[np.int32 | np.int64]:
         """The bias in accumulator steps, corrected where the recipe says so and the result fits."""
         real = op.bias.astype(np.float64)
         integers = np.rint(real / steps)
-        means = self._statistics.channel_means.get(node.inputs[0])
-        if self._recipe.bias_correction and means is not None:
-            shift = mean_shift(op, weight - matrix(op), means, self._graph.shapes[node.inputs[0]])
-            corrected = np.rint((real - shift) / steps)
+        if self._recipe.bias_correction:
+            corrected = np.rint((real - self._shift(node, op, error)) / steps)
             integers = np.where(np.abs(corrected) <= MOST_BIAS, corrected, integers)
         return integers.astype(np.int64 if self._dtype == "int16" else np.int32)
+
+    def _shift(self, node: Node, op: Linear, error: NDArray[np.float64]) -> NDArray[np.float64] | float:
+        """What the weights' error adds to each output channel on average, as well as it is known."""
+        source = node.inputs[0]
+        if node.name in self._moments:
+            return exact_shift(error, self._moments[node.name])
+        if source in self._statistics.channel_means:
+            means = self._statistics.channel_means[source]
+            return mean_shift(op, error, means, self._graph.shapes[source])
+        return 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resnet_edge.graph.execution import execute_nodes
+from resnet_edge.graph.operators import Conv2D, Dense, DepthwiseConv2D
 from resnet_edge.quantization.statistics import Statistics
 from tests.graph_builder import images as seeded_images
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resnet_edge.graph import Graph
+    from resnet_edge.quantization.weights import Linear
 
 
 def observe(graph: Graph, images: NDArray[np.float32] | None = None) -> Statistics:
@@ -29,3 +31,10 @@ def stated(graph: Graph, ranges: dict[str, tuple[float, float]]) -> Statistics:
     """Statistics that claim these ranges, and (-1, 1) for every other tensor."""
     known = {node.name: ranges.get(node.name, (-1.0, 1.0)) for node in graph.nodes}
     return Statistics(ranges=known, observed=known, images=1)
+
+
+def weighted(graph: Graph, name: str) -> Linear:
+    """A convolution or dense layer of a test graph."""
+    op = graph.by_name[name].op
+    assert isinstance(op, Conv2D | DepthwiseConv2D | Dense)
+    return op

@@ -10,14 +10,14 @@ import pytest
 from resnet_edge.graph.execution import execute_operator
 from resnet_edge.graph.geometry import Padding
 from resnet_edge.graph.operators import Dense, Reshape
-from resnet_edge.quantization.bias_correction import mean_shift
+from resnet_edge.quantization.bias_correction import exact_shift, mean_shift
 from resnet_edge.quantization.input_moments import measure
 from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.recipes import RECIPES
 from resnet_edge.quantization.rounding import round_weight
 from resnet_edge.quantization.weights import dequantize_weight, matrix, natural_scales, quantize_weight
 from tests.graph_builder import GraphBuilder
-from tests.quantization.calibrated import observe
+from tests.quantization.calibrated import observe, weighted
 
 
 def layer(kind):
@@ -55,11 +55,11 @@ def output_error(op, weight, x):
 
 def prepared(kind):
     graph = layer(kind)
-    node = graph.by_name["layer"]
+    op = weighted(graph, "layer")
     images = correlated_images(graph)
-    scales = natural_scales(node.op, per_channel=False, weight_range="max").astype(np.float32)
-    x = images.reshape(len(images), -1) if isinstance(node.op, Dense) else images
-    return graph, node.op, images, x, scales
+    scales = natural_scales(op, per_channel=False, weight_range="max").astype(np.float32)
+    x = images.reshape(len(images), -1) if isinstance(op, Dense) else images
+    return graph, op, images, x, scales
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -87,8 +87,10 @@ def test_moments_are_those_of_the_values_under_the_kernel(kind):
     for channel in range(op.bias.size):
         group, difference = channel // per_group, weight[:, channel] - matrix(op)[:, channel]
         # Sums over 64 images in float32.
-        assert moments.mean[group] @ difference == pytest.approx(error[:, channel].mean(), rel=1e-3, abs=1e-4)
         variance = difference @ moments.covariance[group] @ difference
+        assert exact_shift(weight - matrix(op), moments)[channel] == pytest.approx(
+            error[:, channel].mean(), rel=1e-3, abs=1e-4
+        )
         assert variance == pytest.approx(error[:, channel].var(), rel=1e-3, abs=1e-4)
 
 
