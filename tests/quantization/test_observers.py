@@ -5,7 +5,7 @@ import pytest
 
 from resnet_edge.errors import UsageError
 from resnet_edge.quantization.histogram import SAMPLES_AN_IMAGE, Bins, Histogram, sampled
-from resnet_edge.quantization.observers import OBSERVERS, Batch, Observer, find_observer
+from resnet_edge.quantization.observers import GROUP, OBSERVERS, Batch, Observer, find_observer
 from resnet_edge.quantization.range_search import (
     LEVELS,
     least_divergence,
@@ -63,13 +63,15 @@ def test_minmax_is_exact():
 
 
 def test_moving_average_begins_as_the_mean_and_forgets():
-    values = np.ones((1000, 4), np.float32)
-    values[:10] = 100
+    values = np.ones((GROUP * 100, 4), np.float32)
+    values[0] = 100
+    values[GROUP] = 50
     observer = find_observer("moving-average")()
-    assert observe(observer, values[:10], 3) == (100, 100)
-    low, high = observe(observer, values[10:], 50)
-    assert low == high
-    assert 1 < high < 1.1  # 99 * 0.99 ** 990 and what little the first mean adds
+    assert observe(observer, values[:5], 3) == (1, 100)
+    assert observe(observer, values[5 : 2 * GROUP], 3) == (1, 75)
+    low, high = observe(observer, values[2 * GROUP :], 50)
+    assert low == 1
+    assert 1 < high < 1.01  # 75 * 0.9 ** 90 = 0.006
 
 
 def test_an_unknown_observer_is_named_with_the_known_ones():
