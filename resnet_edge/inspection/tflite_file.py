@@ -2,7 +2,7 @@
 
 LiteRT's generated classes follow the offsets and lengths that the file states. An offset to somewhere outside
 the file fails by itself, but a wrong length could make a small file look like billions of tensors; so all
-that is read is counted, and may not be more than the file.
+that is read is counted, and may not be more than twice the file.
 """
 
 from __future__ import annotations
@@ -123,10 +123,14 @@ def rejecting_damaged(path: Path) -> Iterator[None]:
 
 
 class _Reader:
-    """Walks through one file, with an allowance of as many bytes as the file has."""
+    """Walks through one file, with an allowance of twice the bytes that the file has.
+
+    Twice, because tensors may share a list of zero points, which is read for each of them.
+    """
 
     def __init__(self, data: mmap.mmap) -> None:
-        self._size = self._allowance = len(data)
+        self._size = len(data)
+        self._allowance = 2 * self._size
         self._model = schema.Model.GetRootAs(data, 0)
         self._buffers = self._all(self._model.BuffersLength(), self._model.Buffers)
         codes = self._all(self._model.OperatorCodesLength(), self._model.OperatorCodes)
@@ -172,7 +176,7 @@ class _Reader:
     def _spend(self, size: int) -> None:
         self._allowance -= size
         if self._allowance < 0:
-            raise ValueError("its lists and texts are longer than the file")
+            raise ValueError("its lists and texts are longer than the file can hold")
 
     def _subgraph(self, subgraph: Any) -> Subgraph:
         tensors = tuple(map(self._tensor, self._all(subgraph.TensorsLength(), subgraph.Tensors)))

@@ -18,6 +18,7 @@ from resnet_edge.errors import ModelRejectedError
 from resnet_edge.inspection import OperatorCount, Quantization, TensorInfo
 from resnet_edge.inspection.tflite import inspect_tflite
 from resnet_edge_converters.tflite import TFLiteConverter
+from resnet_edge_converters.tflite_flatbuffer import ModelBuilder
 from tests.graphs import OPERATOR_GRAPHS
 from tests.shared_data import shared_file
 
@@ -234,6 +235,32 @@ class TestArithmetic:
         report = inspect_tflite(write_file(tmp_path / "m.tflite", "FULLY_CONNECTED", tensors))
         assert report.int8_mac_share == 0
         assert any("dynamic range" in note for note in report.notes)
+
+
+class TestPrecision:
+    def test_float_operators_are_all_of_a_float_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "model.tflite"
+        TFLiteConverter().convert(OPERATOR_GRAPHS["residual_block"], path, ConversionSettings())
+        report = inspect_tflite(path)
+        assert report.float_operators == report.operators
+
+    def test_an_integer_file_has_none(self) -> None:
+        assert inspect_tflite(shared_file("mlperf_tiny_resnet8_int8.tflite")).float_operators == ()
+
+    @pytest.mark.parametrize("also_in_float", [False, True])
+    def test_conversions_there_and_back_are_noted(self, also_in_float: bool, tmp_path: Path) -> None:
+        model, path = ModelBuilder("pair"), tmp_path / "pair.tflite"
+        scale = Quantization(scales=(0.5,), zero_points=(0,))
+        image = model.activation("image", (1, 4), "int8", scale)
+        between = model.activation("between", (1, 4))
+        result = model.activation("logits", (1, 4), "int8", scale)
+        model.operator("DEQUANTIZE", [image], between)
+        model.operator("QUANTIZE", [between], result)
+        if also_in_float:
+            model.operator("RELU", [between], model.activation("used", (1, 4)))
+        model.write(path, description="", inputs={"image": image}, outputs={"logits": result}, metadata={})
+        noted = any("quantized again" in note for note in inspect_tflite(path).notes)
+        assert noted is not also_in_float
 
 
 class TestContent:
