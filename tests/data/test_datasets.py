@@ -28,8 +28,8 @@ def saved(path: Path, *, compressed: bool = False, **arrays: Any) -> str:
     return str(path)
 
 
-def inputs(dataset: Dataset, *positions: int, size: int = 4) -> NDArray[np.float32]:
-    return np.concatenate(list(dataset.batches(*positions, size=size)))
+def inputs(dataset: Dataset, start: int = 0, stop: int | None = None) -> NDArray[np.float32]:
+    return np.concatenate(list(dataset.batches(start, stop, size=4)))
 
 
 def picture(path: Path, pixels: NDArray[np.uint8], **options: Any) -> Path:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,12 +19,26 @@ from tests.graph_builder import GraphBuilder
 from tests.graphs import OPERATOR_GRAPHS, images, residual_graphs
 
 if TYPE_CHECKING:
-    from resnet_edge.graph import Graph
+    from resnet_edge.graph import Graph, Node
 
 
 def small_graph() -> Graph:
     builder = GraphBuilder((8, 8, 3))
     return builder.classified(builder.conv(builder.image, 4))
+
+
+def first_convolution(graph: Graph) -> tuple[int, Node, Conv2D]:
+    """Its place in the graph, itself, and its operator."""
+    return next(
+        (place, node, node.op) for place, node in enumerate(graph.nodes) if isinstance(node.op, Conv2D)
+    )
+
+
+def changed(graph: Graph, **attributes: Any) -> Graph:
+    """The graph with other attributes of its first convolution."""
+    place, node, op = first_convolution(graph)
+    other = replace(node, op=replace(op, **attributes))
+    return replace(graph, nodes=(*graph.nodes[:place], other, *graph.nodes[place + 1 :]))
 
 
 def assert_observed(graph: Graph, statistics: Statistics, inputs: np.ndarray) -> None:
@@ -33,10 +47,11 @@ def assert_observed(graph: Graph, statistics: Statistics, inputs: np.ndarray) ->
     assert list(statistics.ranges) == list(statistics.observed) == list(tensors)
     for name, tensor in tensors.items():
         # ONNX Runtime adds up in another order than NumPy: float32 rounding, relative to the tensor's size.
-        close = {"rtol": 0, "atol": 1e-5 * max(1, float(np.abs(tensor).max()))}
-        np.testing.assert_allclose(statistics.observed[name], (tensor.min(), tensor.max()), **close)
+        close = 1e-5 * max(1, float(np.abs(tensor).max()))
+        extremes = (tensor.min(), tensor.max())
+        np.testing.assert_allclose(statistics.observed[name], extremes, rtol=0, atol=close)
         means = tensor.reshape(-1, tensor.shape[-1]).mean(axis=0)
-        np.testing.assert_allclose(statistics.channel_means[name], means, **close)
+        np.testing.assert_allclose(statistics.channel_means[name], means, rtol=0, atol=close)
         low, high = statistics.ranges[name]
         assert low <= 0 <= high
 
@@ -78,7 +93,8 @@ def test_no_range_is_wider_than_what_was_seen():
 
 
 def test_progress_counts_images():
-    graph, seen = small_graph(), []
+    graph = small_graph()
+    seen: list[int] = []
     calibrate(graph, iter([images(graph, 3), images(graph, 2)]), progress=seen.append)
     assert seen == [3, 5]
 
@@ -90,15 +106,11 @@ def test_no_images_are_refused():
 
 def test_the_node_and_image_with_an_overflow_are_named():
     graph = small_graph()
-    conv = next(node for node in graph.nodes if isinstance(node.op, Conv2D))
-    nodes = tuple(
-        replace(node, op=replace(node.op, weight=node.op.weight * np.float32(1e30))) if node is conv else node
-        for node in graph.nodes
-    )
+    _, node, op = first_convolution(graph)
     inputs = images(graph, 3) * np.array([1, 1, 1e10], np.float32)[:, None, None, None]
     with pytest.raises(DataRejectedError) as caught:
-        calibrate(replace(graph, nodes=nodes), [inputs[:1], inputs[1:]])
-    assert conv.name in caught.value.where
+        calibrate(changed(graph, weight=op.weight * np.float32(1e30)), [inputs[:1], inputs[1:]])
+    assert node.name in caught.value.where
     assert "image 2" in caught.value.where
 
 
@@ -164,20 +176,14 @@ def test_statistics_of_another_schema_are_refused(tmp_path):
 
 def test_the_key_changes_with_all_that_the_numbers_depend_on():
     graph = small_graph()
-    conv = next(node for node in graph.nodes if isinstance(node.op, Conv2D))
-
-    def changed(**attributes: object) -> Graph:
-        op = replace(conv.op, **attributes)
-        return replace(graph, nodes=tuple(replace(n, op=op) if n is conv else n for n in graph.nodes))
-
-    weight = conv.op.weight.copy()
+    weight = first_convolution(graph)[2].weight.copy()
     weight[0, 0, 0, 0] = np.nextafter(weight[0, 0, 0, 0], np.float32(9))
     keys = [
         statistics_key(graph, "data", "mse"),
         statistics_key(graph, "data", "minmax"),
         statistics_key(graph, "other", "mse"),
-        statistics_key(changed(weight=weight), "data", "mse"),
-        statistics_key(changed(activation="relu6"), "data", "mse"),
+        statistics_key(changed(graph, weight=weight), "data", "mse"),
+        statistics_key(changed(graph, activation="relu6"), "data", "mse"),
     ]
     assert len(set(keys)) == len(keys)
     assert statistics_key(small_graph(), "data", "mse") == keys[0]

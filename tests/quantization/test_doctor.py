@@ -41,7 +41,7 @@ def patient(model: str, options: ExportOptions, pixels: NDArray[np.uint8]) -> Pa
 
 def cifar(start: int = 0) -> NDArray[np.uint8]:
     with np.load(shared_file("cifar10_train1000.npz")) as file:
-        return file["images"][start : start + 64]
+        return np.asarray(file["images"][start : start + 64])
 
 
 @pytest.fixture(scope="module")
