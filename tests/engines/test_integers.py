@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from resnet_edge.engines.integers import IntegerForm
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def test_rounds_to_the_nearest_and_ties_to_even() -> None:
@@ -28,7 +33,7 @@ def test_out_of_range_is_the_end_of_the_range(dtype: type) -> None:
 def test_every_integer_comes_back(dtype: type) -> None:
     limits = np.iinfo(dtype)
     form = IntegerForm(dtype=dtype, scale=0.037, zero_point=(limits.min + limits.max) // 2 + 9)
-    integers = np.arange(limits.min, limits.max + 1).astype(dtype)
+    integers: NDArray[np.integer] = np.arange(limits.min, limits.max + 1).astype(dtype)
     assert form.real(integers).dtype == np.float32
     np.testing.assert_array_equal(form.quantized(form.real(integers)), integers)
 
