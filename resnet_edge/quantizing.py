@@ -152,7 +152,7 @@ class Quantizer:
             if self.manifest.fold_input:
                 images = self._full_contract().apply(images.astype("uint8"))
             diagnosis = examine(imported, images, self._full_contract())
-        if diagnosis.kind == "healthy":
+        if not diagnosis.message:
             return []
         if self.options.strict:
             raise DataRejectedError(

@@ -1,0 +1,204 @@
+"""``resnet-edge quantize`` end to end: what a bundle gets, and what users get wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from resnet_edge import bundle as bundles
+from resnet_edge.converters import load_converter
+from resnet_edge.data.preprocessing import Preprocessing
+from resnet_edge.manifest import read_manifest
+from tests.command_line import run
+from tests.shared_data import shared_file
+
+USAGE, REJECTED, FAILED = 2, 3, 5
+
+
+@pytest.fixture(scope="module")
+def shipped_bundle(tmp_path_factory):
+    from resnet_edge.pipeline import ExportOptions, export
+
+    bundle = tmp_path_factory.mktemp("shipped") / "bundle"
+    export("resnet8", bundle, ExportOptions(weights="fashion-mnist", formats=("tflite", "onnx")))
+    return bundle
+
+
+@pytest.fixture
+def bundle(shipped_bundle, tmp_path):
+    import shutil
+
+    return shutil.copytree(shipped_bundle, tmp_path / "bundle")
+
+
+def test_several_recipes_share_one_calibration_in_place(bundle, capsys):
+    before = {record.path for record in read_manifest(bundle).artifacts}
+    recipes = ("--recipe", "int8", "--recipe", "int8-per-tensor", "--recipe", "fp16")
+    result = run(capsys, "quantize", bundle, *recipes, "--json")
+    assert result.code == 0, result.err
+    assert len(list(bundle.glob("calibration-*.npz"))) == 1
+    manifest = read_manifest(bundle)
+    assert before < {record.path for record in manifest.artifacts}
+    assert {record.precision for record in manifest.artifacts} == {"fp32", "int8", "int8-per-tensor", "fp16"}
+    for record in manifest.artifacts:
+        assert bundles.digest(bundle / record.path) == record.sha256
+        if record.precision != "fp32":
+            assert bundles.digest(bundle / record.spec) == record.spec_sha256
+            assert record.parity.source == "held back"
+            assert record.parity.images == 256
+
+
+def test_statistics_are_not_computed_twice(bundle, capsys, monkeypatch):
+    assert run(capsys, "quantize", bundle, "--recipe", "int8", "--format", "tflite").code == 0
+    from resnet_edge.quantization import calibration
+
+    def never(*arguments, **options):
+        raise AssertionError("calibrated again")
+
+    monkeypatch.setattr(calibration, "calibrate", never)
+    assert run(capsys, "quantize", bundle, "--recipe", "int8-per-tensor", "--format", "tflite").code == 0
+
+
+def test_same_bytes_twice(bundle, capsys, tmp_path):
+    for place in ("a", "b"):
+        arguments = ("-o", tmp_path / place, "--recipe", "int8")
+        assert run(capsys, "quantize", bundle, *arguments).code == 0
+    for path in (tmp_path / "a").glob("*-int8*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("fmt", ["tflite", "onnx"])
+def test_accuracy_of_the_shipped_model(bundle, capsys, fmt):
+    """At most 0.3 points lost on all 10,000 test images, as promised."""
+    from resnet_edge.data import shipped
+
+    assert run(capsys, "quantize", bundle, "--recipe", "int8", "--format", fmt).code == 0
+    manifest = read_manifest(bundle)
+    with np.load(shipped.dataset("fashion-mnist").test) as data:
+        inputs = Preprocessing.from_json(manifest.preprocessing).apply(data["images"])
+        labels = data["labels"]
+    accuracy = {}
+    for record in manifest.artifacts:
+        if record.format == fmt:
+            with load_converter(fmt).open(bundle / record.path, threads=2) as engine:
+                accuracy[record.precision] = float((engine.run(inputs).argmax(1) == labels).mean())
+    assert accuracy["fp32"] - accuracy["int8"] <= 0.003
+
+
+def test_a_trained_model_made_elsewhere(tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    model, images = shared_file("mlperf_tiny_resnet8.h5"), shared_file("cifar10_train1000.npz")
+    result = run(
+        capsys,
+        "quantize",
+        model,
+        "-o",
+        bundle,
+        "--recipe",
+        "int8",
+        "--calibration",
+        images,
+        "--format",
+        "tflite",
+    )
+    assert result.code == 0, result.err
+    with np.load(shared_file("cifar10_test500.npz")) as data:
+        inputs, labels = data["images"].astype(np.float32), data["labels"]
+    with load_converter("tflite").open(bundle / "mlperf_tiny_resnet8-int8.tflite") as engine:
+        correct = int((engine.run(inputs).argmax(1) == labels).sum())
+    # Float: 445 of 500; the reference converter's own int8 file: 442.
+    assert correct >= 440
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (("--recipe", "int7"), USAGE, "int8-per-tensor"),
+        (("--recipe", "int16x8", "--format", "onnx"), USAGE, "savedmodel"),
+        (("--recipe", "fp16", "--io", "uint8"), USAGE, "--io"),
+        (("--recipe", "int8", "--override", "no_such_layer*=float"), USAGE, "no_such_layer"),
+        (("--recipe", "int8", "--override", "conv*=int3"), USAGE, "int3"),
+        (("--recipe", "int8", "--calibration", "nowhere.npz"), USAGE, "nowhere.npz"),
+        (("--recipe", "int8", "--samples", "100000"), REJECTED, "--samples"),
+        (("--recipe", "int8", "--observer", "guess"), USAGE, "percentile"),
+    ],
+)
+def test_options_that_make_no_sense(bundle, capsys, options, code, says):
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    result = run(capsys, "quantize", bundle, *options)
+    assert result.code == code, result.err
+    assert says in result.err
+    assert {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()} == before
+
+
+def test_integer_recipes_need_images(tmp_path, capsys):
+    result = run(capsys, "quantize", "resnet8", "-o", tmp_path / "b", "--recipe", "int8")
+    assert result.code == USAGE
+    assert "--calibration" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_override_keeps_a_layer_float(bundle, capsys):
+    arguments = ("--recipe", "int8", "--override", "conv2d_8=float", "--format", "tflite")
+    result = run(capsys, "quantize", bundle, *arguments)
+    assert result.code == 0, result.err
+    spec = json.loads((bundle / "resnet8-int8.spec.json").read_text())
+    assert "conv2d_8" in spec["kept_float"]
+    inspected = run(capsys, "inspect", bundle / "resnet8-int8.tflite", "--full-int8")
+    assert inspected.code == 1
+    assert "not all of the work" in inspected.err
+
+
+@pytest.mark.parametrize("suffix", [".tflite", ".onnx"])
+def test_an_int8_file_computes_in_int8_only(bundle, capsys, suffix):
+    assert run(capsys, "quantize", bundle, "--recipe", "int8").code == 0
+    assert run(capsys, "inspect", bundle / f"resnet8-int8{suffix}", "--full-int8").code == 0
+
+
+def test_camera_pixels_go_straight_in(tmp_path, capsys):
+    """uint8 with a folded input: scale exactly 1, so that a camera's bytes are the input."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    bundle = tmp_path / "bundle"
+    arguments = ("resnet8", "--weights", "fashion-mnist", "-o", bundle, "--fold-input", "--io", "uint8")
+    result = run(capsys, "quantize", *arguments, "--recipe", "int8", "--format", "tflite")
+    assert result.code == 0, result.err
+    interpreter = Interpreter(str(bundle / "resnet8-int8.tflite"))
+    (detail,) = interpreter.get_input_details()
+    assert detail["dtype"] is np.uint8
+    assert detail["quantization"] == (1.0, 0)
+
+
+def test_a_changed_graph_is_noticed(bundle, capsys):
+    path = bundle / "graph.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    result = run(capsys, "quantize", bundle, "--recipe", "fp16")
+    assert result.code == REJECTED
+    assert "changed after the export" in result.err
+
+
+def test_a_collapsed_model_is_a_failed_gate(bundle, capsys, monkeypatch):
+    """Ranges a thousand times too small: exit 1, the layers named, nothing written."""
+    from dataclasses import replace
+
+    from resnet_edge.quantization import calibration
+
+    real = calibration.calibrate
+
+    def wrong(*arguments, **options):
+        statistics = real(*arguments, **options)
+        return replace(
+            statistics,
+            ranges={name: (low / 1e3, high / 1e3) for name, (low, high) in statistics.ranges.items()},
+        )
+
+    monkeypatch.setattr(calibration, "calibrate", wrong)
+    result = run(capsys, "quantize", bundle, "--recipe", "int8", "--format", "tflite")
+    assert result.code == 1, result.err
+    assert "worst layers" in result.err
+    assert not list(bundle.glob("*int8*"))
