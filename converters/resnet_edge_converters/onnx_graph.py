@@ -5,11 +5,11 @@ Names: a graph node ``n`` becomes one or a few ONNX nodes. The main one is named
 ``n/<operator type>``; constants are ``n/<role>`` (``n/weight``).
 
 A constant that is not float32 is ``n/<role>_<type>`` (``n/weight_int8``, ``n/bias_int32``,
-``n/weight_float16``); ``n/scale`` and ``n/zero_point`` (zeros) are the weight's, ``n/bias_scale`` is the bias'
-scale. ``n`` is then the quantized tensor, with ``n/output_scale`` and ``n/output_zero_point``, and the float32
-tensor made from it is ``n/float32``. Operators that only move integers hand on their input's scale; they have
-these two only where a float operator takes their result. ``image`` and the output have these names in the type
-in which the file takes and gives them, and are ``image/uint8`` and so on inside.
+``n/weight_float16``); ``n/scale`` and ``n/zero_point`` (zeros) are the weight's, ``n/bias_scale`` is the
+bias's scale. ``n`` is then the quantized tensor, with ``n/output_scale`` and ``n/output_zero_point``, and the
+float32 tensor made from it is ``n/float32``. Operators that only move integers hand on their input's scale;
+they have these two only where a float operator takes their result. ``image`` and the output have these names
+in the type in which the file takes and gives them, and are ``image/uint8`` and so on inside.
 """
 
 from __future__ import annotations
