@@ -30,6 +30,8 @@ RELUS = (Function.RELU, Function.RELU6)
 FIXED = (Function.SIGMOID, Function.SOFTMAX)
 """Functions whose output lies between 0 and 1, with a scale that the formats prescribe."""
 
+_MOST_LISTED = 5
+
 _MOVERS = (MaxPool2D, AveragePool2D, GlobalMaxPool, Pad, Slice, Reshape, Concat)
 
 
@@ -61,11 +63,14 @@ def check_operators(graph: Graph, kept_float: Iterable[str]) -> None:
     ]
     if refused:
         raise ModelRejectedError(
-            "the model has operators without an integer form",
-            where=", ".join(f"{_kind(node)} {node.source or node.name!r}" for node in refused),
+            f"{len(refused)} operators of the model have no integer form"
+            if len(refused) > 1
+            else "an operator of the model has no integer form",
+            where=_listing([f"{_kind(node)} {node.source or node.name!r}" for node in refused], ", "),
             allowed="convolutions, dense layers, ReLU, ReLU6, sigmoid, softmax, additions, products, "
             "concatenations, pools, paddings, slices, reshapes",
-            next_step="keep them in float with " + _suggestion(refused) + ", or use --recipe fp16",
+            next_step="use --recipe fp16, or keep them in float: "
+            + _listing([f"--override '{node.name}=float'" for node in refused], " "),
         )
 
 
@@ -73,8 +78,9 @@ def _kind(node: Node) -> str:
     return node.op.function.value if isinstance(node.op, Elementwise) else type(node.op).__name__
 
 
-def _suggestion(nodes: Iterable[Node]) -> str:
-    return " ".join(f"--override '{node.name}=float'" for node in nodes)
+def _listing(texts: list[str], separator: str) -> str:
+    """The first few of them."""
+    return separator.join(texts[:_MOST_LISTED]) + (" ..." if len(texts) > _MOST_LISTED else "")
 
 
 def integer_nodes(graph: Graph, kept_float: Mapping[str, str]) -> tuple[frozenset[str], dict[str, str]]:

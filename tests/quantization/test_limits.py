@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resnet_edge.errors import DataRejectedError, ModelRejectedError
+from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
 from resnet_edge.graph.operators import (
     Activation,
     Add,
@@ -28,6 +28,7 @@ from resnet_edge.passes import run_passes
 from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.recipes import RECIPES
 from resnet_edge.quantization.spec import QuantSpec
+from resnet_edge.quantization.statistics import Statistics
 from tests.graph_builder import GraphBuilder
 from tests.quantization.calibrated import observe, stated, weighted
 from tests.residual_graphs import residual_graphs
@@ -245,3 +246,34 @@ def test_operators_without_an_integer_form_are_named_with_the_way_out():
     kept = quantize_graph(graph, RECIPES["int8"], observe(graph), overrides=["odd=float"])
     assert set(kept.spec.kept_float) == {"odd", "head"}
     assert isinstance(graph.by_name["odd"].op, Elementwise)
+
+
+def test_a_sigmoid_that_meets_something_huge_is_refused_with_the_way_out():
+    b = GraphBuilder((6, 6, 3))
+    gate = b.function(b.conv(b.image, 4), Function.SIGMOID, name="gate")
+    graph = b.classified(b.add(Add(), gate, b.conv(b.image, 4, name="huge"), name="sum"))
+    # A step of the sum is 2**12, of the sigmoid 2**-8: further apart than the 2**10 that kernels align.
+    statistics = stated(graph, {"huge": (-(2.0**19), 2.0**19), "sum": (-(2.0**19), 2.0**19)})
+    with pytest.raises(ModelRejectedError, match="'sum'") as error:
+        quantize_graph(graph, RECIPES["int8"], statistics)
+    assert "--override 'sum=float'" in error.value.next_step
+    kept = quantize_graph(graph, RECIPES["int8"], statistics, overrides=["sum=float"])
+    assert_within_limits(kept)
+
+
+def test_the_input_range_of_the_contract_goes_before_what_images_reached():
+    b = GraphBuilder((6, 6, 3))
+    graph = b.classified(b.conv(b.image, 4))
+    statistics = stated(graph, {"image": (3.0, 250.0)})
+    quantized = quantize_graph(graph, RECIPES["int8"], statistics, io="uint8", input_range=(0, 255))
+    # Camera bytes less 128, without any arithmetic.
+    assert (quantized.spec.tensors["image"].scale, quantized.spec.tensors["image"].zero_point) == (1.0, -128)
+
+
+def test_integers_need_statistics_of_the_same_graph():
+    b = GraphBuilder((6, 6, 3))
+    graph = b.classified(b.conv(b.image, 4, name="new"))
+    with pytest.raises(UsageError, match="needs calibration"):
+        quantize_graph(graph, RECIPES["int8"])
+    with pytest.raises(DataRejectedError, match="another model"):
+        quantize_graph(graph, RECIPES["int8"], Statistics(ranges={}, observed={}, images=1))
