@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from resnet_edge.graph import INPUT_NAME
-from resnet_edge.graph.operators import Elementwise, Function, Reshape
+from resnet_edge.graph.operators import Add, Elementwise, Function, GlobalMaxPool, Reshape
 from resnet_edge.passes import run_passes
 from resnet_edge.quantization.integer import run_integer_nodes, run_operator
 from tests.graph_builder import GraphBuilder, images
@@ -113,6 +113,17 @@ def test_dense_layers_round_once(tmp_path: Path) -> None:
     for seed in range(1, 6):
         image = images(graph, 1, seed=seed)
         assert_equal(quantized, image, runtime.integers(image, reference=True))
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int16x8"])
+def test_additions_keep_bits_to_spare(recipe: str, tmp_path: Path) -> None:
+    """One bit less, or more, would change about one of ten thousand sums."""
+    builder = GraphBuilder((64, 64, 4))
+    parts = [builder.conv(builder.image, 16, (1, 1)) for _ in range(2)]
+    graph = builder.graph(builder.add(GlobalMaxPool(), builder.add(Add(), *parts, name="sum")))
+    quantized = calibrated(graph, recipe, images(graph, 2))
+    live = Runtime(quantized, tmp_path / "model.tflite").integers(images(graph, 1), reference=True)
+    assert largest_difference(quantized, live, graph.by_name["sum"], "tflite-reference") == 0
 
 
 @pytest.mark.parametrize("reference", [True, False])
