@@ -54,6 +54,8 @@ class ObservedSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
+        # Between runs, threads that wait in a busy loop would take the processor from those that observe.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._tensors = {node.name: graph.tensor_name(node.name) for node in graph.nodes[1:]}
         self._channel_first: Mapping[str, Shape] = channel_first_vectors(graph)
         with tempfile.TemporaryDirectory() as folder:
