@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from resnet_edge.errors import ConversionFailedError
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge.tensorflow_import import tf
-from resnet_edge_converters.savedmodel_constants import ACTIVATION_SCALE, ACTIVATION_ZERO_POINT
+from resnet_edge_converters.savedmodel_constants import ACTIVATION
 
 if TYPE_CHECKING:
     from resnet_edge.quantization.spec import Quantized, QuantSpec, TensorQuant
@@ -30,34 +30,36 @@ class Activation:
 
     Attributes:
         quant: The spec's limits.
-        scale: Variable, float32, of shape ().
-        zero_point: Variable, int32, of shape ().
+        variable: Scale and zero point, float32 (2,).
     """
 
     quant: TensorQuant
-    scale: tf.Variable
-    zero_point: tf.Variable
+    variable: tf.Variable
 
     def simulated(self, x: tf.Tensor) -> tf.Tensor:
         """What is left of real numbers after quantizing and dequantizing."""
-        return self._steps(x) * self.scale
+        scale, zero_point = self._parameters()
+        return raw.Mul(x=raw.Sub(x=self._quantized(x, scale, zero_point), y=zero_point), y=scale)
 
     def real(self, integers: tf.Tensor, offset: int) -> tf.Tensor:
         """The real numbers that integers of the signature stand for."""
-        return (tf.cast(integers, tf.float32) - (self._zero() + offset)) * self.scale
+        scale, zero_point = self._parameters()
+        return (tf.cast(integers, tf.float32) - (zero_point + offset)) * scale
 
     def integers(self, x: tf.Tensor, dtype: str, offset: int) -> tf.Tensor:
         """Real numbers as integers of the signature."""
-        return tf.cast(self._steps(x) + (self._zero() + offset), dtype)
+        return tf.cast(self._quantized(x, *self._parameters()) + offset, dtype)
 
-    def _steps(self, x: tf.Tensor) -> tf.Tensor:
-        """Integers less the zero point, as float32: ties go to the even one, as in integer kernels."""
-        zero = self._zero()
-        steps = raw.Round(x=x / self.scale)
-        return tf.clip_by_value(steps, self.quant.qmin - zero, self.quant.qmax - zero)
+    def _quantized(self, x: tf.Tensor, scale: tf.Tensor, zero_point: tf.Tensor) -> tf.Tensor:
+        """Integers as float32, which holds them exactly; ties go to the even one, as in integer kernels."""
+        steps = raw.AddV2(x=raw.Round(x=raw.RealDiv(x=x, y=scale)), y=zero_point)
+        limits = {"clip_value_min": float(self.quant.qmin), "clip_value_max": float(self.quant.qmax)}
+        return raw.ClipByValue(t=steps, **limits)
 
-    def _zero(self) -> tf.Tensor:
-        return tf.cast(self.zero_point, tf.float32)
+    def _parameters(self) -> list[tf.Tensor]:
+        """Scale and zero point."""
+        parameters: list[tf.Tensor] = raw.Unpack(value=self.variable.read_value(), num=2)
+        return parameters
 
 
 def activation(constants: NodeConstants, spec: QuantSpec) -> Activation | None:
@@ -67,8 +69,7 @@ def activation(constants: NodeConstants, spec: QuantSpec) -> Activation | None:
         return None
     return Activation(
         quant=quant,
-        scale=constants.variables[ACTIVATION_SCALE],
-        zero_point=constants.variables[ACTIVATION_ZERO_POINT],
+        variable=constants.variables[ACTIVATION],
     )
 
 

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 SCALE = "scale"
 """The role of a weight's scales, float32 (channels,) or (1,)."""
-ACTIVATION_SCALE, ACTIVATION_ZERO_POINT = "activation_scale", "activation_zero_point"
-"""The roles of what the integers of a node's output stand for: float32 and int32, both of shape ()."""
+ACTIVATION = "activation"
+"""The role of scale and zero point of a node's output, float32 (2,): one variable, because the time that
+TensorFlow takes to write a SavedModel is in proportion to their number."""
 
 Tree: TypeAlias = dict[str, Any]
 """Leaves and further trees by name."""
@@ -34,13 +35,13 @@ class NodeConstants:
         node: The graph node.
         variables: Its variables by role.
         quants: How a constant is stored, by its role in the graph; one that is missing here is float32.
-        input_scale: The scale of the node's input, where the input has one.
+        input_activation: Scale and zero point of the node's input, where it is quantized.
     """
 
     node: Node
     variables: Mapping[str, tf.Variable]
     quants: Mapping[str, ConstantQuant]
-    input_scale: tf.Variable | None
+    input_activation: tf.Variable | None
 
     def tensor(self, role: str) -> tf.Tensor:
         """The constant of that role in float32, as the operator computes with it."""
@@ -54,7 +55,8 @@ class NodeConstants:
         """What a step of each integer is worth, in a shape that broadcasts to the constant's."""
         scale = self.variables[SCALE].read_value()
         if quant.dtype != "int8":  # a bias counts in steps of the products that it is added to
-            scale = self.input_scale * scale
+            input_scale, _ = tf.unstack(self.input_activation)
+            scale = input_scale * scale
         # A depthwise weight has its output channels in its last two dimensions, all others in the last.
         return scale if quant.axis is None else tf.reshape(scale, shape[quant.axis :])
 
@@ -75,7 +77,7 @@ def stored_arrays(quantized: Quantized) -> dict[str, dict[str, NDArray[np.generi
     A float32 constant has its role in the graph (``weight``); any other one its type behind it
     (``weight_int8``, ``bias_int32``, ``bias_int64``, ``weight_float16``). ``scale`` are the scales of
     ``weight_int8``; a bias has none of its own, it counts in steps of input scale times weight scale. A node
-    whose output is quantized has ``activation_scale`` and ``activation_zero_point``.
+    whose output is quantized has ``activation``: scale and zero point, both float32.
     """
     return {node.name: _stored(quantized, node) for node in quantized.graph.nodes}
 
@@ -93,8 +95,7 @@ def _stored(quantized: Quantized, node: Node) -> dict[str, NDArray[np.generic]]:
             arrays[SCALE] = np.array(quant.scales, np.float32)
     tensor = quantized.spec.tensors.get(node.name)
     if tensor is not None:
-        arrays[ACTIVATION_SCALE] = np.array(tensor.scale, np.float32)
-        arrays[ACTIVATION_ZERO_POINT] = np.array(tensor.zero_point, np.int32)
+        arrays[ACTIVATION] = np.array([tensor.scale, tensor.zero_point], np.float32)
     return arrays
 
 
@@ -116,7 +117,7 @@ def make_variables(quantized: Quantized) -> dict[str, NodeConstants]:
                 for role, array in arrays[node.name].items()
             },
             quants={role: quant for role, quant in roles.items() if quant is not None},
-            input_scale=source.get(ACTIVATION_SCALE),
+            input_activation=source.get(ACTIVATION),
         )
     return constants
 

@@ -8,8 +8,7 @@ from resnet_edge.errors import ModelRejectedError
 from resnet_edge.quantization.readback import FileContent, StoredConstant, StoredTensor
 from resnet_edge.tensorflow_import import tf
 from resnet_edge_converters.savedmodel_constants import (
-    ACTIVATION_SCALE,
-    ACTIVATION_ZERO_POINT,
+    ACTIVATION,
     SCALE,
     checkpoint_keys,
     stored_role,
@@ -31,16 +30,13 @@ def read_content(path: Path, quantized: Quantized) -> FileContent:
     """What a SavedModel holds of the tensors and constants that a spec names; what it lacks is left out.
 
     Raises:
-        ModelRejectedError: The folder has no readable checkpoint.
+        ModelRejectedError: The folder has no readable checkpoint, or a zero point in it is no integer.
     """
     arrays = _read_arrays(path, quantized)
     tensors = {
-        node: StoredTensor(
-            scale=float(arrays[node, ACTIVATION_SCALE]),
-            zero_point=int(arrays[node, ACTIVATION_ZERO_POINT]),
-        )
+        node: _stored_tensor(path, node, arrays[node, ACTIVATION])
         for node in quantized.spec.tensors
-        if {(node, ACTIVATION_SCALE), (node, ACTIVATION_ZERO_POINT)} <= arrays.keys()
+        if (node, ACTIVATION) in arrays
     }
     constants = {name: _stored_constant(arrays, quantized, name) for name in quantized.spec.constants}
     return FileContent(
@@ -65,6 +61,19 @@ def _read_arrays(path: Path, quantized: Quantized) -> Arrays:
         ) from error
 
 
+def _stored_tensor(path: Path, node: str, activation: NDArray[Any]) -> StoredTensor:
+    """A node's scale and zero point."""
+    if activation.shape != (2,) or not float(activation[1]).is_integer():
+        raise ModelRejectedError(
+            "the SavedModel has no scale and zero point where they should be",
+            where=f"variable {node}/{ACTIVATION} in {path}",
+            found=str(activation.tolist()),
+            allowed="a number above zero and an integer",
+            next_step="export the model again",
+        )
+    return StoredTensor(scale=float(activation[0]), zero_point=int(activation[1]))
+
+
 def _stored_constant(arrays: Arrays, quantized: Quantized, name: str) -> StoredConstant | None:
     """A constant with its scales; a bias has those of the products that it is added to."""
     node, role = name.rsplit("/", 1)
@@ -77,6 +86,6 @@ def _stored_constant(arrays: Arrays, quantized: Quantized, name: str) -> StoredC
     scales = arrays.get((node, SCALE))
     if scales is not None and quant.dtype != "int8":
         source = quantized.graph.by_name[node].inputs[0]
-        input_scale = arrays.get((source, ACTIVATION_SCALE))
-        scales = None if input_scale is None else input_scale * scales
+        activation = arrays.get((source, ACTIVATION))
+        scales = None if activation is None else activation[0] * scales
     return None if scales is None else StoredConstant(array=array, scales=tuple(scales.tolist()))
