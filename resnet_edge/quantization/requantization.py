@@ -4,13 +4,13 @@ Runtimes agree on what a quantized operator means and differ in how they round i
 kept apart:
 
 ``tflite-reference``
-    LiteRT 2.3's reference kernels, bit for bit. One exception: their table for the int16 sigmoid
-    follows no formula; the rounded function stands for it, one step away at most.
+    LiteRT 2.3's reference kernels, bit for bit. One exception: their table for the int16 sigmoid follows no
+    formula; the rounded function stands for it, one step away at most.
 ``single``
     The real result, rounded once, a half to even: what XNNPACK and ONNX Runtime compute in float32, each in
-    an order of its own. They differ from it by one step where the real result is all but a half; exact halves go
-    another way in XNNPACK's addition (up) and in ONNX Runtime's addition and product (to even after the zero
-    point is added). LiteRT has no XNNPACK kernel for AVERAGE_POOL_2D and none for int16; there its own
+    an order of its own. They differ from it by one step where the real result is all but a half; exact halves
+    go another way in XNNPACK's addition (up) and in ONNX Runtime's addition and product (to even after the
+    zero point is added). LiteRT has no XNNPACK kernel for AVERAGE_POOL_2D and none for int16; there its own
     kernels' rounding stays.
 """
 
