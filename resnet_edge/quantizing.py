@@ -173,8 +173,9 @@ class Quantizer:
         path = self.folder / STATISTICS_NAME.format(key=key[:16])
         if path.exists():
             return Statistics.load(path)
-        with self.stages.stage(f"calibrate on {count} images"):
-            statistics = calibrate(graph, dataset.batches(0, count, 16), observer=self.options.observer)
+        with self.stages.stage(f"calibrate on {count} images", total=count) as done:
+            batches = dataset.batches(0, count, 16)
+            statistics = calibrate(graph, batches, observer=self.options.observer, progress=done)
         statistics.save(path)
         return statistics
 

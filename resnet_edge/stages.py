@@ -7,14 +7,18 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Display(Protocol):
     """Shows the user what is going on."""
 
-    def start(self, stage: str) -> None:
-        """A stage begins."""
+    def start(self, stage: str, total: int | None) -> None:
+        """A stage begins; ``total`` is how many steps it has, if it counts them."""
+        ...
+
+    def advance(self, stage: str, done: int) -> None:
+        """So many steps are done."""
         ...
 
     def finish(self, stage: str) -> None:
@@ -34,14 +38,15 @@ class Stages:
         self.seconds: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what happens in the block."""
-        if self._display:
-            self._display.start(name)
+    def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+        """Time what happens in the block, which may tell how many of ``total`` steps are done."""
+        display = self._display
+        if display:
+            display.start(name, total)
         began = time.perf_counter()
         try:
-            yield
+            yield lambda done: display.advance(name, done) if display else None
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
-            if self._display:
-                self._display.finish(name)
+            if display:
+                display.finish(name)

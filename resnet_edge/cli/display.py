@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 
 class _Bar:
-    """Shows the stage at work, what is done, and the time so far; nothing when stderr is no terminal."""
+    """Shows the stages, how far a counted one is, the time so far and the time left."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._tasks: dict[str, TaskID] = {}
 
-    def start(self, stage: str) -> None:
-        self._tasks[stage] = self._bar.add_task(stage, total=None)
+    def start(self, stage: str, total: int | None) -> None:
+        self._tasks[stage] = self._bar.add_task(stage, total=total)
+
+    def advance(self, stage: str, done: int) -> None:
+        self._bar.update(self._tasks[stage], completed=done)
 
     def finish(self, stage: str) -> None:
         self._bar.update(self._tasks[stage], total=1, completed=1)
@@ -34,15 +37,28 @@ class _Bar:
 
 @contextlib.contextmanager
 def progress(*, enabled: bool) -> Iterator[Stages]:
-    """Stages shown as they run: one line each with its time."""
+    """Stages shown as they run, one line each, on stderr; not at all where that is no terminal."""
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not (enabled and console.is_terminal):
         yield Stages()
         return
-    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         yield Stages(_Bar(bar))
 

@@ -142,11 +142,11 @@ def test_integer_recipes_need_images(tmp_path, capsys):
 
 
 def test_an_override_keeps_a_layer_float(bundle, capsys):
-    arguments = ("--recipe", "int8", "--override", "conv2d_8=float", "--format", "tflite")
+    arguments = ("--recipe", "int8", "--override", "layer3.0.conv2=float", "--format", "tflite")
     result = run(capsys, "quantize", bundle, *arguments)
     assert result.code == 0, result.err
     spec = json.loads((bundle / "resnet8-int8.spec.json").read_text())
-    assert "conv2d_8" in spec["kept_float"]
+    assert "layer3.0.conv2" in spec["kept_float"]
     inspected = run(capsys, "inspect", bundle / "resnet8-int8.tflite", "--full-int8")
     assert inspected.code == 1
     assert "not all of the work" in inspected.err
