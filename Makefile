@@ -19,10 +19,11 @@ $(VENV)/installed-test: $(VENV)/installed tests/requirements-torch.txt
 	$(BIN)/python -m pip install --quiet -e '.[test,lint,torch]' -r tests/requirements-torch.txt
 	touch $@
 
-# Export the shipped model, show the bundle, and classify an image with the script that goes to the device.
+# Export and quantize the shipped model, look into a file, and classify an image with the device's scripts.
 demo: $(VENV)/installed
 	$(BIN)/resnet-edge export resnet8 --weights fashion-mnist -o $(DEMO) --format all
-	$(BIN)/resnet-edge inspect $(DEMO)/resnet8-fp32.tflite
+	$(BIN)/resnet-edge quantize $(DEMO) --recipe int8 --recipe fp16
+	$(BIN)/resnet-edge inspect $(DEMO)/resnet8-int8.tflite --full-int8
 	$(BIN)/python $(DEMO)/run_tflite.py calibration_data/fashion_mnist/ankle_boot.png
 	$(BIN)/python $(DEMO)/run_onnx.py calibration_data/fashion_mnist/ankle_boot.png
 
