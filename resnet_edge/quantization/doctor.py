@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     Inputs = NDArray[np.float32]
 
 IMAGES = 64
-"""So many are enough to tell the mistakes apart; where the first layers are expensive, 16 are."""
+"""So many are looked at; fewer where the first layers are expensive."""
+
+LEAST_IMAGES = 16
+"""Fewer say too little about the mean of all."""
 
 WINDOW = 96
 """Of larger images, a window of so many rows and columns is looked at; convolutions see no difference."""
@@ -55,7 +58,6 @@ NO_FIT = 1.0
 _CONTRACTS = ("raw", "unit", "tf", "torch", "caffe")
 _BUDGET = 10**9
 """Multiply-accumulates for each variant: half a second in all on two cores."""
-_LEAST_IMAGES = 16
 _VARIANCE_WEIGHT = 0.3
 """Training augments images, which changes variances more than means."""
 _CAP = 3.0
@@ -110,24 +112,25 @@ def examine(imported: Graph, model_inputs: Inputs, preprocessing: Preprocessing)
 
     Args:
         imported: As the import leaves it, with its batch norms.
-        model_inputs: (N, height, width, channels), as calibration takes them; the first ones are used.
+        model_inputs: (N, height, width, channels), as calibration takes them; the first ones are used,
+            and fewer than ``LEAST_IMAGES`` are not examined.
         preprocessing: The contract under which they were made.
 
     Raises:
         ModelRejectedError: A weight cannot be used; names the tensor.
     """
     beginning = _beginning(imported)
-    if beginning is None or not len(model_inputs):
+    if beginning is None or len(model_inputs) < LEAST_IMAGES:
         return Diagnosis(kind=Kind.NOT_EXAMINED)
-    images = min(IMAGES, max(_LEAST_IMAGES, _BUDGET // max(beginning.macs, 1)))
+    images = min(IMAGES, max(LEAST_IMAGES, _BUDGET // max(beginning.macs, 1)))
     inputs = _windows(model_inputs[:images], beginning.input_shape)
     session = ObservedSession(beginning, os.cpu_count() or 1)
-    given = _misfit(beginning, session, inputs)
     variants = list(_variants(inputs, preprocessing))
+    given = _misfit(beginning, session, inputs)
     misfits = [_misfit(beginning, session, variant.inputs) for variant in variants]
-    evidence = dict(zip((variant.mistake for variant in variants), misfits, strict=True))
+    mistakes = [variant.mistake for variant in variants]
+    evidence = {"as given": given, **dict(zip(mistakes, misfits, strict=True))}
     best = int(np.argmin(misfits))
-    evidence = {"as given": given, **evidence}
     if misfits[best] < GOOD_FIT and given > CLEARLY_BETTER * misfits[best]:
         return _explained(variants[best], evidence)
     if given > NO_FIT:

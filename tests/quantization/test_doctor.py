@@ -14,7 +14,7 @@ from resnet_edge.graph.importing import import_keras
 from resnet_edge.graph.operators import BatchNorm
 from resnet_edge.models.source import open_source
 from resnet_edge.pipeline import ExportOptions
-from resnet_edge.quantization.doctor import Diagnosis, Kind, examine
+from resnet_edge.quantization.doctor import LEAST_IMAGES, Diagnosis, Kind, examine
 from tests.graph_builder import GraphBuilder, images
 from tests.shared_data import shared_file
 
@@ -76,7 +76,7 @@ rgb_models = pytest.mark.parametrize("subject", RGB, indirect=True)
 
 
 @all_models
-@pytest.mark.parametrize("count", [16, 64])
+@pytest.mark.parametrize("count", [LEAST_IMAGES, 64])
 def test_right_images_are_healthy(subject, count):
     diagnosis = subject.examined(subject.contract.apply(subject.pixels[:count]))
     assert (diagnosis.kind, diagnosis.message) == (Kind.NOTHING, "")
@@ -173,6 +173,12 @@ def without_batch_norm() -> Graph:
 @pytest.mark.parametrize("make", [with_fresh_batch_norm, without_batch_norm])
 def test_models_without_trained_batch_norms_are_not_examined(make):
     contract = Preprocessing.parse("raw", 3, (8, 8))
-    diagnosis = examine(make(), images(make()), contract)
+    diagnosis = examine(make(), images(make(), LEAST_IMAGES), contract)
     assert diagnosis.kind is Kind.NOT_EXAMINED
     assert diagnosis.healthy
+
+
+def test_too_few_images_are_not_examined(shipped_model):
+    inverted = shipped_model.contract.apply(255 - shipped_model.pixels)
+    assert shipped_model.examined(inverted[: LEAST_IMAGES - 1]).kind is Kind.NOT_EXAMINED
+    assert shipped_model.examined(inverted[:LEAST_IMAGES]).kind is Kind.INVERTED
