@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from resnet_edge.converters import ConversionSettings
-from resnet_edge.engines.savedmodel import SIGNATURE
+from resnet_edge.engines.savedmodel import METADATA_FILE, SIGNATURE
 from resnet_edge.errors import ConversionFailedError, DataRejectedError, ModelRejectedError
 from resnet_edge.graph import INPUT_NAME, Graph, Node
 from resnet_edge.graph.execution import execute
@@ -23,7 +23,7 @@ from resnet_edge.graph.operators import Affine, Dense, GlobalAveragePool, Input
 from resnet_edge.inspection.tflite import inspect_tflite
 from resnet_edge.tensorflow_import import tf
 from resnet_edge_converters.onnx import OnnxConverter
-from resnet_edge_converters.savedmodel import METADATA_FILE, SavedModelConverter
+from resnet_edge_converters.savedmodel import SavedModelConverter
 from resnet_edge_converters.tflite import TFLiteConverter
 from tests.graphs import OPERATOR_GRAPHS, images
 

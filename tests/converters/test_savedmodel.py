@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from resnet_edge.converters import ConversionSettings
-from resnet_edge.engines.savedmodel import SavedModelEngine
+from resnet_edge.engines.savedmodel import METADATA_FILE, SavedModelEngine
 from resnet_edge.errors import (
     ConversionFailedError,
     DataRejectedError,
@@ -19,7 +19,7 @@ from resnet_edge.errors import (
     ModelRejectedError,
 )
 from resnet_edge.graph.execution import execute
-from resnet_edge_converters.savedmodel import METADATA_FILE, SavedModelConverter
+from resnet_edge_converters.savedmodel import SavedModelConverter
 from tests.graph_builder import GraphBuilder, images
 from tests.graphs import OPERATOR_GRAPHS
 

@@ -120,7 +120,10 @@ def test_rgb_to_bgr_becomes_one_convolution():
     assert permutation.weight[0, 0].tolist() == np.eye(3)[::-1].tolist()
 
 
-@pytest.mark.parametrize("layer", [layers.Dropout(0.5), layers.BatchNormalization()], ids=["dropout", "norm"])
+TRAINABLE = [layers.Dropout(0.5), layers.BatchNormalization()]
+
+
+@pytest.mark.parametrize("layer", TRAINABLE, ids=["dropout", "norm"])
 def test_training_mode_ends_with_the_training(layer):
     """A functional model that was recorded with training=True still infers with training=False, as in Keras."""
     x = image(8, 8)

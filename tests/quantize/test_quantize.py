@@ -46,6 +46,7 @@ def test_several_recipes_share_one_calibration_in_place(bundle, capsys):
         assert bundles.digest(bundle / record.path) == record.sha256
         if record.precision != "fp32":
             assert bundles.digest(bundle / record.spec) == record.spec_sha256
+            assert record.parity is not None
             assert record.parity.source == "held back"
             assert record.parity.images == 256
 
