@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from resnet_edge.graph.execution import execute_nodes
 from resnet_edge.graph.operators import Conv2D, Dense, DepthwiseConv2D
+from resnet_edge.quantization.weights import matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,11 +47,16 @@ class _Sums:
 
     def __init__(self) -> None:
         self._rows = 0
+        self._origin: NDArray[np.float32] | None = None
         self._sum: NDArray[np.float64] | float = 0.0
         self._products: NDArray[np.float64] | float = 0.0
 
     def add(self, rows: NDArray[np.float32]) -> None:
         """Take in vectors (groups, rows, taps)."""
+        if self._origin is None:
+            # Sums about a point near the mean: where inputs hardly vary, squares would cancel to nothing.
+            self._origin = rows.mean(axis=1, keepdims=True)
+        rows = rows - self._origin
         self._rows += rows.shape[1]
         self._sum = self._sum + rows.sum(axis=1, dtype=np.float64)
         self._products = self._products + (rows.transpose(0, 2, 1) @ rows).astype(np.float64)
@@ -59,7 +65,25 @@ class _Sums:
         """Mean and covariance of all vectors so far."""
         mean = np.asarray(self._sum) / self._rows
         products = np.asarray(self._products) / self._rows
-        return InputMoments(mean=mean, covariance=products - mean[:, :, None] * mean[:, None, :])
+        covariance = products - mean[:, :, None] * mean[:, None, :]
+        origin = np.zeros(1) if self._origin is None else self._origin[:, 0].astype(np.float64)
+        return InputMoments(mean=mean + origin, covariance=covariance)
+
+
+def covariance_bytes(graph: Graph) -> int:
+    """Memory that the covariances of all nodes take: tells beforehand whether they are cheap."""
+    return sum(
+        _groups(node.op) * len(matrix(node.op)) ** 2 * np.dtype(np.float64).itemsize
+        for node in graph.nodes
+        if isinstance(node.op, Conv2D | DepthwiseConv2D | Dense)
+    )
+
+
+def _groups(op: Linear) -> int:
+    """Groups of channels that are multiplied apart from each other."""
+    if isinstance(op, Dense):
+        return 1
+    return op.groups if isinstance(op, Conv2D) else op.weight.shape[2]
 
 
 def measure(graph: Graph, batches: Iterable[NDArray[np.float32]]) -> dict[str, InputMoments]:
@@ -90,10 +114,9 @@ def _rows(op: Linear, x: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     padded = np.pad(x, ((0, 0), (pad.top, pad.bottom), (pad.left, pad.right), (0, 0)))
     spans = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
     windows = sliding_window_view(padded, spans, axis=(1, 2))[:, ::sh, ::sw, :, ::dh, ::dw]
-    groups = op.groups if isinstance(op, Conv2D) else x.shape[-1]
     n, height, width = windows.shape[:3]
     positions = np.arange(0, n * height * width, max(1, n * height * width // MOST_ROWS_A_BATCH))
     for start in range(0, len(positions), PATCH_ROWS):
         chosen = np.unravel_index(positions[start : start + PATCH_ROWS], (n, height, width))
-        patches = windows[chosen].reshape(len(chosen[0]), groups, -1, kh, kw)
-        yield patches.transpose(1, 0, 3, 4, 2).reshape(groups, len(chosen[0]), -1)
+        patches = windows[chosen].reshape(len(chosen[0]), _groups(op), -1, kh, kw)
+        yield patches.transpose(1, 0, 3, 4, 2).reshape(_groups(op), len(chosen[0]), -1)

@@ -59,9 +59,7 @@ def _round(wanted: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDAr
         return np.clip(np.rint(wanted), -QMAX, QMAX)
     # The inputs that vary most first: the others can make up for them.
     order = np.argsort(-diagonal, kind="stable")
-    damped = covariance[np.ix_(order, order)] + damping * np.eye(len(order))
-    # Row i of the upper factor of the inverse says how the open weights make up for weight i.
-    factor = np.linalg.cholesky(np.linalg.inv(damped)).T
+    factor = _inverse_factor(covariance[np.ix_(order, order)], damping)
     left, rounded = wanted[order], np.empty_like(wanted)
     for start in range(0, len(order), _BLOCK):
         block = slice(start, min(start + _BLOCK, len(order)))
@@ -73,3 +71,20 @@ def _round(wanted: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDAr
             rounded[order[row]] = integers
         left[block.stop :] -= factor[block, block.stop :].T @ errors
     return rounded
+
+
+def _inverse_factor(covariance: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+    """The upper triangular U with U' U the inverse: row i says how open weights make up for weight i.
+
+    With C = V V' and V upper triangular, the Cholesky factor of C in reversed order, U is V's inverse.
+    """
+    reverse = slice(None, None, -1)
+    while True:
+        damped = covariance + damping * np.eye(len(covariance))
+        try:
+            lower = np.linalg.cholesky(damped[reverse, reverse])
+        except np.linalg.LinAlgError:
+            # Sums in float32 left C slightly indefinite: fewer samples than taps, all of them alike.
+            damping *= 10
+        else:
+            return np.asarray(np.linalg.inv(lower[reverse, reverse]))

@@ -11,7 +11,7 @@ from resnet_edge.graph.execution import execute_operator
 from resnet_edge.graph.geometry import Padding
 from resnet_edge.graph.operators import Dense, Reshape
 from resnet_edge.quantization.bias_correction import exact_shift, mean_shift
-from resnet_edge.quantization.input_moments import measure
+from resnet_edge.quantization.input_moments import InputMoments, covariance_bytes, measure
 from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.recipes import RECIPES
 from resnet_edge.quantization.rounding import round_weight
@@ -80,6 +80,7 @@ def test_the_mean_shift_is_that_of_the_outputs(kind):
 def test_moments_are_those_of_the_values_under_the_kernel(kind):
     graph, op, images, x, _ = prepared(kind)
     (moments,) = measure(graph, [images[:40], images[40:]]).values()
+    assert covariance_bytes(graph) == moments.covariance.nbytes
     rng = np.random.default_rng(1)
     weight = matrix(op) + rng.normal(size=matrix(op).shape)
     error = output_error(op, weight, x).reshape(-1, op.bias.size)
@@ -115,6 +116,24 @@ def test_inputs_that_never_change_leave_the_nearest_integers():
     graph, op, images, _, scales = prepared("conv")
     (moments,) = measure(graph, [images * 0]).values()
     assert np.array_equal(round_weight(op, scales, moments), quantize_weight(op, scales))
+
+
+def test_fewer_images_than_taps_and_hardly_any_variation_still_give_integers():
+    graph, op, images, _, scales = prepared("dense")
+    (moments,) = measure(graph, [1000 + images[:3] * 1e-3]).values()
+    assert np.linalg.matrix_rank(moments.covariance[0]) < len(matrix(op))
+    rounded = round_weight(op, scales, moments)
+    # The error of one weight moves others by some steps, not by many.
+    assert np.abs(rounded.astype(int) - quantize_weight(op, scales)).max() <= 40
+
+
+def test_an_indefinite_covariance_is_damped_until_it_is_not():
+    _, op, _, _, scales = prepared("dense")
+    taps = len(matrix(op))
+    covariance = np.eye(taps)
+    covariance[0, 1] = covariance[1, 0] = 1.5
+    moments = InputMoments(mean=np.zeros((1, taps)), covariance=covariance[None])
+    assert round_weight(op, scales, moments).shape == op.weight.shape
 
 
 def test_the_spec_takes_both_and_is_the_same_each_time():
