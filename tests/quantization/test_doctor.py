@@ -41,7 +41,7 @@ def patient(model: str, options: ExportOptions, pixels: NDArray[np.uint8]) -> Pa
 
 def cifar(start: int = 0) -> NDArray[np.uint8]:
     with np.load(shared_file("cifar10_train1000.npz")) as file:
-        return np.asarray(file["images"][start : start + 64])
+        return np.asarray(file["images"][start : start + 128])
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def resnet20() -> Patient:
 @pytest.fixture(scope="module")
 def shipped_model() -> Patient:
     with np.load(shipped.dataset("fashion-mnist").calibration) as file:
-        return patient("resnet8", ExportOptions(weights="fashion-mnist"), file["images"][:64])
+        return patient("resnet8", ExportOptions(weights="fashion-mnist"), file["images"][:128])
 
 
 RGB = ["resnet8", "resnet20"]
@@ -76,7 +76,7 @@ rgb_models = pytest.mark.parametrize("subject", RGB, indirect=True)
 
 
 @all_models
-@pytest.mark.parametrize("count", [LEAST_IMAGES, 64])
+@pytest.mark.parametrize("count", [LEAST_IMAGES, 128])
 def test_right_images_are_healthy(subject, count):
     diagnosis = subject.examined(subject.contract.apply(subject.pixels[:count]))
     assert (diagnosis.kind, diagnosis.message) == (Kind.NOTHING, "")
@@ -147,7 +147,7 @@ def test_noise_is_not_explained(resnet8):
 def test_large_images_are_looked_at_through_windows(resnet20):
     """The same network on CIFAR images side by side, 4 by 4."""
     tiles = np.tile(
-        cifar().reshape(16, 4, 32, 32, 3).transpose(0, 2, 1, 3, 4).reshape(16, 32, 128, 3), (1, 4, 1, 1)
+        cifar()[:64].reshape(16, 4, 32, 32, 3).transpose(0, 2, 1, 3, 4).reshape(16, 32, 128, 3), (1, 4, 1, 1)
     )
     source = open_source(
         "resnet20",
