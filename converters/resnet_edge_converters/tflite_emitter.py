@@ -132,9 +132,9 @@ class Emitter:
         Raises:
             ConversionFailedError: The type cannot hold the integers.
         """
-        name, dtype = self.names.part(node.name, role), np.dtype(np.float32)
+        name = self.names.part(node.name, role)
         if not self.is_integer(node):
-            return self.model.constant(name, (integers * scale).astype(dtype))
+            return self.model.constant(name, (integers * scale).astype(np.float32))
         dtype = np.dtype(self.spec.tensors[node.inputs[0]].dtype)
         if integers.max() > np.iinfo(dtype).max:
             raise ConversionFailedError(

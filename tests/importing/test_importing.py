@@ -125,7 +125,7 @@ TRAINABLE = [layers.Dropout(0.5), layers.BatchNormalization()]
 
 @pytest.mark.parametrize("layer", TRAINABLE, ids=["dropout", "norm"])
 def test_training_mode_ends_with_the_training(layer):
-    """A functional model that was recorded with training=True still infers with training=False, as in Keras."""
+    """A functional model recorded with training=True still infers with training=False, as in Keras."""
     x = image(8, 8)
     model = keras.Model(x, classifier(layer(x, training=True)))
     graph = import_keras(model)
