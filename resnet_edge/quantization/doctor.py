@@ -46,9 +46,9 @@ BATCH_NORMS = 2
 """The first ones. Behind them, what is wrong with the image shows less and less."""
 
 CLEARLY_BETTER = 1.2
-"""An explanation counts if the images as they are fit that many times worse. Measured on trained networks, the
-weakest mistake (swapped channels) gives 1.4 and more with 128 images, 1.2 with 64; correct images give at most
-0.7 with 128, 0.8 with 64, and 1.0 with 16."""
+"""An explanation counts if the images as they are fit that many times worse. Measured on trained networks,
+the weakest mistake (swapped channels) gives at least 1.4 with 128 images and 1.2 with 64; correct images give
+at most 0.7 with 128, 0.8 with 64, and 1.0 with 16."""
 
 GOOD_FIT = 0.6
 """An explanation that fits worse than this is none. Correct images give 0.05 to 0.25."""
