@@ -1,4 +1,4 @@
-"""A model's constants in ONNX's layout and back: output channels first, and rows as vectors are stored."""
+"""A model's constants in ONNX's layout and back: output channels first, inputs as vectors are stored."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def scale_name(role: str) -> str:
 
 
 class ConstantLayout:
-    """Where each number of a graph's constants is in the file."""
+    """Where each number of a graph's constants is in the file.
+
+    Every weight has its output channels first, so that is where it has one scale a channel.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -70,6 +73,8 @@ class ConstantLayout:
         order = self._map_order(node)
         if order is not None:
             value = channel_first(value, order)
+        if isinstance(op, Dense):
+            return value.T
         is_map = len(self._graph.shapes[node.name]) == 3
         return value.reshape(-1, 1, 1) if isinstance(op, PRelu) and is_map else value
 
@@ -87,13 +92,9 @@ class ConstantLayout:
         if isinstance(op, DepthwiseConv2D):
             height, width, channels, multiplier = op.weight.shape
             return value.reshape(channels, multiplier, height, width).transpose(_HALVES_SWAPPED)
-        value = value.reshape(op.weights()[role].shape)
+        value = value.T if isinstance(op, Dense) else value.reshape(op.weights()[role].shape)
         order = self._map_order(node)
         return value if order is None else channel_last(value, order)
-
-    def channel_axis(self, node: Node, role: str) -> int:
-        """The dimension of a stored constant along which it has one scale a channel."""
-        return 1 if role == "weight" and isinstance(node.op, Dense) else 0
 
     def _map_order(self, node: Node) -> Shape | None:
         """The map whose elements a node's input, a vector, holds channel by channel."""

@@ -125,7 +125,7 @@ class OnnxGraphBuilder:
         result = self.unused_name(key)
         step = helper.make_node("DequantizeLinear", inputs, [result], result)
         if per_channel:
-            step.attribute.append(helper.make_attribute("axis", self.layout.channel_axis(node, role)))
+            step.attribute.append(helper.make_attribute("axis", 0))
         self._nodes.append(step)
         self._inner.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, array.shape))
         return result

@@ -94,7 +94,9 @@ def _convolve(to: Expansion, op: Conv2D | DepthwiseConv2D, groups: int) -> None:
 
 @expand.register
 def _dense(op: Dense, to: Expansion, /) -> None:
-    result = to.emit("Gemm", [to.inputs[0], to.weight("weight"), *to.bias()])
+    # Output channels first: with int8 weights in the other order ONNX Runtime 1.31, unlike 1.18, would round
+    # the features to 8 bits as well, also where all but the weights is meant to be float.
+    result = to.emit("Gemm", [to.inputs[0], to.weight("weight"), *to.bias()], transB=1)
     _activate(to, result, op.activation)
 
 
