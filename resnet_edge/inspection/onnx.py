@@ -11,7 +11,7 @@ from resnet_edge.inspection.onnx_file import read_onnx, rejecting_damaged, tenso
 from resnet_edge.inspection.report import FileReport, OperatorCount, Quantization, TensorInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from onnx import NodeProto, ValueInfoProto
@@ -142,11 +142,14 @@ def _extents(file: OnnxFile, constant: str) -> Iterator[int]:
     return (extent for extent in file.tensor(constant).shape or () if isinstance(extent, int))
 
 
-def _notes(file: OnnxFile, products: Iterable[Arithmetic]) -> Iterator[str]:
+def _notes(file: OnnxFile, products: Collection[Arithmetic]) -> Iterator[str]:
     yield from file.notes
     custom = sorted({_operator_name(node) for node in file.nodes if node.domain not in STANDARD_DOMAINS})
     if custom:
         yield f"needs a runtime with the operators {', '.join(custom)}"
+    signed = sum(product.int8 and product.features == "int8" for product in products)
+    if signed:
+        yield f"{signed} operator(s) have int8 features: ONNX Runtime on x86 leaves some in float, uint8 none"
     weights_only = sum(product.int8_weights_only for product in products)
     if weights_only:
         yield f"{weights_only} operator(s) have 8-bit weights and float features"

@@ -429,8 +429,13 @@ def test_another_scale_behind_an_operator_that_moves_integers_is_refused(tmp_pat
     assert caught.value.where == name
 
 
-def test_inspection_tells_the_share_in_int8(tmp_path: Path) -> None:
-    assert inspect_onnx(convert(quantized("residual_block_option_a"), tmp_path)).int8_mac_share == 1
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_inspection_tells_what_is_integer(activations: str, tmp_path: Path) -> None:
+    model = quantized("residual_block_option_a")
+    report = inspect_onnx(convert(model, tmp_path, onnx_activations=activations))
+    assert report.int8_mac_share == 1
+    assert (report.parameters, report.macs) == (model.graph.parameters, model.graph.macs)
+    assert any("x86 leaves some in float" in note for note in report.notes) == (activations == "int8")
 
 
 def test_the_same_bytes_again(tmp_path: Path) -> None:
