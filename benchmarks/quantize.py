@@ -87,12 +87,12 @@ def environment_python(name: str) -> Path:
         return Path(sys.executable)
     folder, requirements = ROOT / f".venv-rivals-{name}", HERE / f"rivals-{name}.txt"
     python = folder / "bin" / "python"
-    mark = folder / "installed"
-    if not mark.exists() or mark.stat().st_mtime < requirements.stat().st_mtime:
+    mark, wanted = folder / "installed", requirements.read_text(encoding="utf-8")
+    if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
         print(f"making {folder.name}", file=sys.stderr)
         venv.create(folder, with_pip=True, clear=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", "-r", str(requirements)], check=True)
-        mark.touch()
+        mark.write_text(wanted, encoding="utf-8")
     return python
 
 
@@ -172,9 +172,15 @@ def speeds(folder: Path, costs: dict[str, Cost], seconds: float) -> dict[str, tu
     return found
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def cost_cells(cost: Cost, speed: tuple[float, float] | None) -> list[str]:
     proof = f" (of which proof {cost.proof:.1f})" if cost.proof else ""
-    size = sum(file.stat().st_size for file in cost.files.values() if file.is_file())
+    size = sum(size_of(path) for path in cost.files.values())
     latency = f"{speed[0]:.3f} ({speed[1]:.3f})" if speed else "-"
     return [f"{cost.seconds:.1f}{proof}", f"{cost.peak:.0f}", f"{size / 1000:.0f}", latency]
 

@@ -149,13 +149,12 @@ def aimet(scheme: str, *, adaround: bool = False) -> Callable[[Path, Path, int],
             param_type=aimet_onnx.int8,
             activation_type=aimet_onnx.int8,
             quant_scheme=scheme,
-            config_file="default_config_per_channel",
         )
         if adaround:
             aimet_onnx.apply_adaround(simulation, feeds)
         simulation.compute_encodings(feeds)
         path = destination / "model.onnx"
-        onnx.save(simulation.to_onnx_qdq(), path)
+        onnx.save(simulation.to_onnx_qdq(export_int32_bias=True, prequantize_constants=True), path)
         return {"files": {"onnx": str(path)}}
 
     return run
