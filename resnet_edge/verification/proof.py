@@ -46,7 +46,8 @@ def probe_images(shape: tuple[int, int, int], *, seed: int = 0) -> NDArray[np.ui
 def run_keras(model: Any, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """What a Keras model computes, as float32, on model inputs (N, height, width, channels)."""
     declared = getattr(model, "inputs", None)
-    batch = declared[0].shape[0] if declared else None
+    # One at a time where the model takes any number: TensorFlow's work space grows with the batch.
+    batch = (declared[0].shape[0] if declared else None) or 1
 
     def run(chunk: NDArray[np.float32]) -> NDArray[np.float32]:
         with warnings.catch_warnings():

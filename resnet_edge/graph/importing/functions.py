@@ -19,7 +19,7 @@ from resnet_edge.graph.importing.translation import (
     softmax,
     window_padding,
 )
-from resnet_edge.graph.importing.walk import Call, Tensor, Translator, constant
+from resnet_edge.graph.importing.walk import Call, Tensor, Translator, constant, weight
 from resnet_edge.graph.operators import (
     Add,
     Affine,
@@ -129,7 +129,7 @@ def _kernel(call: Call) -> tuple[Tensor, np.ndarray[Any, np.dtype[np.float32]]]:
     tensor, kernel = _argument(call, 0, "inputs"), _argument(call, 1, "kernel")
     if isinstance(kernel, Tensor):
         raise call.rejected("a kernel that depends on the image", allowed="constant weights")
-    return tensor, constant(kernel).astype(np.float32)
+    return tensor, weight(kernel)
 
 
 def _conv(call: Call) -> Tensor:
@@ -167,7 +167,7 @@ def _matmul(call: Call) -> Tensor:
     tensor, kernel = _argument(call, 0, "x1"), _argument(call, 1, "x2")
     if not isinstance(tensor, Tensor) or isinstance(kernel, Tensor):
         raise call.rejected("a product other than tensor by constant matrix", allowed="matmul(x, weights)")
-    matrix = constant(kernel)
+    matrix = weight(kernel)
     return dense(call, tensor, matrix, np.zeros(matrix.shape[1], np.float32))
 
 

@@ -22,7 +22,7 @@ from resnet_edge.graph.importing.translation import (
     softmax,
     window_padding,
 )
-from resnet_edge.graph.importing.walk import Call, Tensor, Translator, constant
+from resnet_edge.graph.importing.walk import Call, Tensor, Translator, constant, weight
 from resnet_edge.graph.operators import (
     Add,
     Affine,
@@ -82,10 +82,10 @@ def _activated(call: Call, tensor: Tensor) -> Tensor:
 
 def _conv(call: Call) -> Tensor:
     layer, tensor = call.operation, call.tensor
-    kernel = constant(layer.kernel)
+    kernel = weight(layer.kernel)
     strides, dilation = pair(layer.strides), pair(layer.dilation_rate)
     op = Conv2D(
-        weight=kernel.astype(np.float32),
+        weight=kernel,
         bias=_bias(layer, kernel.shape[3]),
         strides=strides,
         padding=window_padding(call, layer.padding, tensor.shape, kernel.shape[:2], strides, dilation),
@@ -101,11 +101,11 @@ def _depthwise(call: Call) -> Tensor:
 
 
 def _depthwise_op(call: Call, kernel_variable: Any, *, use_bias: bool) -> DepthwiseConv2D:
-    layer, kernel = call.operation, constant(kernel_variable)
+    layer, kernel = call.operation, weight(kernel_variable)
     strides, dilation = pair(layer.strides), pair(layer.dilation_rate)
     channels = kernel.shape[2] * kernel.shape[3]
     return DepthwiseConv2D(
-        weight=kernel.astype(np.float32),
+        weight=kernel,
         bias=_bias(layer, channels) if use_bias else np.zeros(channels, np.float32),
         strides=strides,
         padding=window_padding(call, layer.padding, call.tensor.shape, kernel.shape[:2], strides, dilation),
@@ -118,19 +118,19 @@ def _separable(call: Call) -> Tensor:
     depthwise = call.emit(
         _depthwise_op(call, layer.depthwise_kernel, use_bias=False), call.tensor, suffix="depthwise"
     )
-    kernel = constant(layer.pointwise_kernel)
-    pointwise = Conv2D(weight=kernel.astype(np.float32), bias=_bias(layer, kernel.shape[3]))
+    kernel = weight(layer.pointwise_kernel)
+    pointwise = Conv2D(weight=kernel, bias=_bias(layer, kernel.shape[3]))
     return _activated(call, call.emit(pointwise, depthwise, suffix="pointwise"))
 
 
 def _bias(layer: Any, channels: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     bias = layer.bias if layer.use_bias else None
-    return np.zeros(channels, np.float32) if bias is None else constant(bias).astype(np.float32)
+    return np.zeros(channels, np.float32) if bias is None else weight(bias)
 
 
 def _dense(call: Call) -> Tensor:
     layer = call.operation
-    kernel = constant(layer.kernel)
+    kernel = weight(layer.kernel)
     return _activated(call, dense(call, call.tensor, kernel, _bias(layer, kernel.shape[1])))
 
 
@@ -139,12 +139,12 @@ def _batchnorm(call: Call) -> Tensor:
     rank = len(tensor.shape) + 1
     if layer.axis not in (-1, rank - 1):
         raise call.rejected(f"axis {layer.axis}", allowed="the last axis (channels_last)")
-    mean = constant(layer.moving_mean)
+    mean = weight(layer.moving_mean)
     op = BatchNorm(
-        gamma=(constant(layer.gamma) if layer.scale else np.ones_like(mean)).astype(np.float32),
-        beta=(constant(layer.beta) if layer.center else np.zeros_like(mean)).astype(np.float32),
-        mean=mean.astype(np.float32),
-        variance=constant(layer.moving_variance).astype(np.float32),
+        gamma=weight(layer.gamma) if layer.scale else np.ones_like(mean),
+        beta=weight(layer.beta) if layer.center else np.zeros_like(mean),
+        mean=mean,
+        variance=weight(layer.moving_variance),
         epsilon=float(layer.epsilon),
     )
     return call.emit(op, tensor)

@@ -71,9 +71,8 @@ def per_channel(call: Call, value: Any, tensor: Tensor) -> NDArray[np.float32]:
     return np.broadcast_to(rows[0], (channels,)).astype(np.float32)
 
 
-def dense(call: Call, tensor: Tensor, kernel: NDArray[np.float64], bias: NDArray[np.float32]) -> Tensor:
+def dense(call: Call, tensor: Tensor, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> Tensor:
     """Matrix product along the last axis: Dense on a vector, a 1x1 convolution on a map (as in SE blocks)."""
-    weight = kernel.astype(np.float32)
     if len(tensor.shape) == 3:
         return call.emit(Conv2D(weight=weight[None, None], bias=bias), tensor)
     return call.emit(Dense(weight=weight, bias=bias), tensor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
@@ -22,6 +22,10 @@ from resnet_edge.graph.geometry import Shape, ShapeError
 from resnet_edge.graph.graph import INPUT_NAME, Node
 from resnet_edge.graph.importing.names import Names
 from resnet_edge.graph.operators import Input, Operator, Reshape, Slice
+from resnet_edge.tensorflow_import import tf
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KerasTensor: TypeAlias = Any
 Operation: TypeAlias = Any
@@ -298,3 +302,9 @@ def _compute_dtype(function: Any) -> str:
 def constant(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     """A Keras variable, tensor or number as float64."""
     return np.asarray(keras.ops.convert_to_numpy(value), dtype=np.float64)
+
+
+def weight(value: Any) -> NDArray[np.float32]:
+    """A Keras variable or tensor as float32; read-only, and no copy where it is float32 already."""
+    array: NDArray[np.generic] = np.asarray(memoryview(tf.convert_to_tensor(value)))
+    return array.astype(np.float32, copy=False)
