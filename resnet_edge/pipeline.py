@@ -68,6 +68,9 @@ class QuantizeOptions:
         calibration: ``fashion-mnist``, a ``.npz`` or a folder of classes; None for the shipped model's own.
         samples: Images to calibrate on; the next ones are held back for the closing parity run.
         observer: How a range is chosen from what was seen.
+        bias_correction: Whether biases take up the mean error of rounded weights; None: as the recipe says.
+        rounding: ``nearest``, or ``learned``: each layer's integers are chosen for the inputs that it gets;
+            None: learned for networks so small that it costs a second or two.
         strict: Whether a preprocessing that does not fit the model is an error.
         io: Element type of the artifacts' input and output.
         onnx_activations: Element type of activations in ONNX files.
@@ -80,6 +83,8 @@ class QuantizeOptions:
     calibration: str | None = None
     samples: int = 200
     observer: str = "mse"
+    bias_correction: bool | None = None
+    rounding: Literal["nearest", "learned"] | None = None
     strict: bool = False
     io: Literal["float32", "int8", "uint8"] = "float32"
     onnx_activations: Literal["uint8", "int8"] = "uint8"

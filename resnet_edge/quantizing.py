@@ -12,13 +12,14 @@ from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import ArtifactRecord, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from resnet_edge.data.datasets import Dataset
     from resnet_edge.data.preprocessing import Preprocessing
     from resnet_edge.graph import Graph
     from resnet_edge.pipeline import QuantizeOptions
+    from resnet_edge.quantization.input_moments import InputMoments
     from resnet_edge.quantization.parity import Judge
     from resnet_edge.quantization.recipes import Recipe
     from resnet_edge.quantization.spec import Quantized
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 HELD_BACK = 256
 """Images behind the calibration images that are kept for the closing parity run, at most."""
 
+SMALL_COVARIANCES = 128 * 2**20
+"""Bytes of the layers' input covariances up to which learned rounding is the default: a matter of seconds."""
+
 STATISTICS_NAME = "calibration-{key}.npz"
-HELD_BACK_NAME = "held-back.npz"
 
 
 def choose_recipes(options: QuantizeOptions) -> tuple[Recipe, ...]:
@@ -42,6 +45,8 @@ def choose_recipes(options: QuantizeOptions) -> tuple[Recipe, ...]:
 
     known = load_recipes(options.recipe_file)
     recipes = tuple(find_recipe(name, known) for name in dict.fromkeys(options.recipes))
+    if options.bias_correction is not None:
+        recipes = tuple(replace(recipe, bias_correction=options.bias_correction) for recipe in recipes)
     for recipe in recipes:
         recipe.check_io(options.io)
         for name in options.formats:
@@ -60,15 +65,32 @@ def choose_calibration(
     """
     if options.calibration is not None or weights == "fashion-mnist":
         return options.calibration or weights
-    needing = [recipe.name for recipe in recipes if recipe.integer]
+    needing = [f"recipe {recipe.name!r}" for recipe in recipes if recipe.integer]
+    if options.rounding == "learned":
+        needing.append("learned rounding")
     if needing:
         raise UsageError(
-            f"recipe {needing[0]!r} needs calibration images",
+            f"{needing[0]} needs calibration images",
             where="--calibration",
             allowed="a .npz with images, a folder with one sub-folder a class, or fashion-mnist",
             next_step="pass a few hundred images like those that the model will see",
         )
     return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """A float graph, and what images showed about it; several recipes share it.
+
+    Attributes:
+        graph: The folded graph, perhaps equalized.
+        statistics: Ranges of its tensors; None without images.
+        moments: Means and covariances of its layers' inputs, for learned rounding; None for nearest.
+    """
+
+    graph: Graph
+    statistics: Statistics | None = None
+    moments: Mapping[str, InputMoments] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +114,19 @@ class Quantizer:
         with self.stages.stage("load the graph"):
             imported, graph = self._graphs()
         contract = self._contract()
-        dataset, statistics, warnings = None, None, list(self.manifest.warnings)
-        if calibration is not None:
-            dataset = self._dataset(calibration, contract)
-            warnings += self._examine(imported, dataset)
-            statistics = self._statistics(graph, dataset)
+        dataset = None if calibration is None else self._dataset(calibration, contract)
+        diagnosis = [] if dataset is None else self._examine(imported, dataset)
         judge = self._judge(graph, dataset, contract)
-        added = [
-            artifact
-            for recipe in recipes
-            for artifact in self._write_recipe(graph, recipe, statistics, judge)
-        ]
+        observed: dict[bool, Observed] = {}
+        added: list[ArtifactRecord] = []
+        for recipe in recipes:
+            if recipe.equalize not in observed:
+                observed[recipe.equalize] = self._observe(graph, dataset, equalized=recipe.equalize)
+            added += self._write_recipe(recipe, observed[recipe.equalize], judge)
         replaced = {artifact.path for artifact in added}
         kept = [artifact for artifact in self.manifest.artifacts if artifact.path not in replaced]
-        return replace(self.manifest, artifacts=(*kept, *added), warnings=tuple(dict.fromkeys(warnings)))
+        warnings = tuple(dict.fromkeys((*self.manifest.warnings, *diagnosis)))
+        return replace(self.manifest, artifacts=(*kept, *added), warnings=warnings)
 
     def _graphs(self) -> tuple[Graph, Graph]:
         """The imported graph, and the folded one that every precision starts from."""
@@ -144,10 +165,10 @@ class Quantizer:
 
     def _examine(self, imported: Graph, dataset: Dataset) -> list[str]:
         """The preprocessing doctor's finding, as a warning, or as an error with ``--strict``."""
-        from resnet_edge.quantization.doctor import examine
+        from resnet_edge.quantization.doctor import IMAGES, examine
 
         with self.stages.stage("examine the preprocessing"):
-            count = min(self.options.samples, 64)
+            count = min(self.options.samples, IMAGES)
             (images,) = dataset.batches(0, count, count)
             if self.manifest.fold_input:
                 images = self._full_contract().apply(images.astype("uint8"))
@@ -185,19 +206,34 @@ class Quantizer:
         with self.stages.stage("run the float model"):
             return Judge.over(graph, dataset, self.options.samples, HELD_BACK, contract)
 
-    def _write_recipe(
-        self, graph: Graph, recipe: Recipe, statistics: Statistics | None, judge: Judge
-    ) -> list[ArtifactRecord]:
+    def _observe(self, graph: Graph, dataset: Dataset | None, *, equalized: bool) -> Observed:
+        """Send the images through the graph; an equalized one has ranges of its own."""
+        from resnet_edge.quantization.equalization import equalize
+        from resnet_edge.quantization.input_moments import covariance_bytes, measure
+
+        graph = equalize(graph) if equalized else graph
+        if dataset is None:
+            return Observed(graph=graph)
+        statistics = self._statistics(graph, dataset)
+        small = covariance_bytes(graph) <= SMALL_COVARIANCES
+        if (self.options.rounding or ("learned" if small else "nearest")) == "nearest":
+            return Observed(graph=graph, statistics=statistics)
+        with self.stages.stage("measure the layers' inputs"):
+            moments = measure(graph, dataset.batches(0, self.options.samples, 16))
+        return Observed(graph=graph, statistics=statistics, moments=moments)
+
+    def _write_recipe(self, recipe: Recipe, observed: Observed, judge: Judge) -> list[ArtifactRecord]:
         from resnet_edge.quantization.quantize import quantize_graph
 
         with self.stages.stage(f"quantize {recipe.name}"):
             quantized = quantize_graph(
-                graph,
+                observed.graph,
                 recipe,
-                statistics,
+                observed.statistics,
                 io=self.options.io,
                 overrides=self.options.overrides,
                 input_range=(0.0, 255.0) if self.manifest.fold_input else None,
+                moments=observed.moments,
             )
         spec = self.folder / f"{self.manifest.model.name}-{recipe.name}.spec.json"
         bundles.remove(spec)

@@ -59,6 +59,17 @@ _OBSERVERS = ("minmax", "moving-average", "percentile", "mse", "entropy")
     show_default=True,
     help="How a range is chosen from what was seen.",
 )
+@click.option(
+    "--bias-correction/--no-bias-correction",
+    default=None,
+    help="Take the mean error of rounded weights out of every channel. Default: what the recipe says.",
+)
+@click.option(
+    "--rounding",
+    type=click.Choice(["nearest", "learned"]),
+    help="learned: choose each layer's integers for the inputs it gets (closer to float; minutes for large "
+    "models). Default: learned for small models, nearest for large ones.",
+)
 @click.option("--strict", is_flag=True, help="Preprocessing that does not fit the model is an error.")
 @click.option(
     "--io",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -137,6 +138,9 @@ class _IntegerQuantization:
         moments: Mapping[str, InputMoments],
     ) -> None:
         grouping.check_operators(graph, kept)
+        if recipe.arithmetic == "int16x8":
+            # Observers clip for 8 bits; with 16 there is nothing to gain by clipping.
+            statistics = replace(statistics, ranges=statistics.observed)
         self._graph, self._recipe, self._statistics, self._io = graph, recipe, statistics, io
         self._moments = moments
         self._dtype: ActivationType = "int16" if recipe.arithmetic == "int16x8" else "int8"

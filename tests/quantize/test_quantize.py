@@ -35,13 +35,13 @@ def bundle(shipped_bundle, tmp_path):
 
 def test_several_recipes_share_one_calibration_in_place(bundle, capsys):
     before = {record.path for record in read_manifest(bundle).artifacts}
-    recipes = ("--recipe", "int8", "--recipe", "int8-per-tensor", "--recipe", "fp16")
+    recipes = ("--recipe", "int8", "--recipe", "int8-weights", "--recipe", "fp16")
     result = run(capsys, "quantize", bundle, *recipes, "--json")
     assert result.code == 0, result.err
     assert len(list(bundle.glob("calibration-*.npz"))) == 1
     manifest = read_manifest(bundle)
     assert before < {record.path for record in manifest.artifacts}
-    assert {record.precision for record in manifest.artifacts} == {"fp32", "int8", "int8-per-tensor", "fp16"}
+    assert {record.precision for record in manifest.artifacts} == {"fp32", "int8", "int8-weights", "fp16"}
     for record in manifest.artifacts:
         assert bundles.digest(bundle / record.path) == record.sha256
         if record.precision != "fp32":
@@ -59,7 +59,18 @@ def test_statistics_are_not_computed_twice(bundle, capsys, monkeypatch):
         raise AssertionError("calibrated again")
 
     monkeypatch.setattr(calibration, "calibrate", never)
-    assert run(capsys, "quantize", bundle, "--recipe", "int8-per-tensor", "--format", "tflite").code == 0
+    assert run(capsys, "quantize", bundle, "--recipe", "int8-weights", "--format", "tflite").code == 0
+
+
+def test_learned_rounding_comes_closer_to_float(bundle, capsys):
+    ratios = {}
+    for rounding in ("nearest", "learned"):
+        arguments = ("--recipe", "int8-per-tensor", "--format", "tflite", "--rounding", rounding)
+        assert run(capsys, "quantize", bundle, *arguments).code == 0
+        (record,) = [record for record in read_manifest(bundle).artifacts if record.precision != "fp32"]
+        assert record.parity is not None
+        ratios[rounding] = record.parity.sqnr_db
+    assert ratios["learned"] > ratios["nearest"]
 
 
 def test_same_bytes_twice(bundle, capsys, tmp_path):
@@ -125,6 +136,7 @@ def test_a_trained_model_made_elsewhere(tmp_path, capsys):
         (("--recipe", "int8", "--calibration", "nowhere.npz"), USAGE, "nowhere.npz"),
         (("--recipe", "int8", "--samples", "100000"), REJECTED, "--samples"),
         (("--recipe", "int8", "--observer", "guess"), USAGE, "percentile"),
+        (("--recipe", "int8", "--rounding", "up"), USAGE, "learned"),
     ],
 )
 def test_options_that_make_no_sense(bundle, capsys, options, code, says):
