@@ -11,7 +11,7 @@ import resnet_edge
 from resnet_edge.engines.onnx import LAYOUT_KEY, QUANTIZATION_KEY, OnnxEngine
 from resnet_edge.errors import UsageError
 from resnet_edge.graph import INPUT_NAME
-from resnet_edge.quantization.spec import Quantized, QuantSpec
+from resnet_edge.quantization.spec import Quantized
 from resnet_edge_converters.onnx_file import write_model
 from resnet_edge_converters.onnx_graph import OnnxGraphBuilder
 from resnet_edge_converters.onnx_operators import expand
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resnet_edge.converters import ConversionSettings
     from resnet_edge.graph import Graph
     from resnet_edge.quantization.readback import FileContent
+    from resnet_edge.quantization.spec import QuantSpec
 
 PRODUCER = "resnet-edge"
 
@@ -54,9 +55,7 @@ class OnnxConverter:
             OSError: The file cannot be written.
         """
         if quantized is None:
-            quantized = Quantized(
-                graph=graph, spec=QuantSpec(recipe="fp32", tensors={}, constants={}), constants={}
-            )
+            quantized = Quantized.in_float(graph)
         else:
             self._check_recipe(quantized.spec)
         check_opset(settings.opset, integers=_holds_integers(quantized.spec))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from resnet_edge import __version__
 from resnet_edge.engines.savedmodel import METADATA_FILE, SIGNATURE, SavedModelEngine
 from resnet_edge.graph import INPUT_NAME
-from resnet_edge.quantization.spec import Quantized, QuantSpec
+from resnet_edge.quantization.spec import Quantized
 from resnet_edge.tensorflow_import import tf
 from resnet_edge_converters.savedmodel_activations import OFFSETS, activation, check_border
 from resnet_edge_converters.savedmodel_constants import NodeConstants, attach, make_variables, scope
@@ -57,7 +57,7 @@ class SavedModelConverter:
                 element type that the spec asks for.
             OSError: The folder cannot be written.
         """
-        quantized = quantized or _in_float(graph)
+        quantized = quantized or Quantized.in_float(graph)
         check_border(quantized)
         constants = make_variables(quantized)
         module = tf.Module()
@@ -88,11 +88,6 @@ class SavedModelConverter:
             ModelRejectedError: TensorFlow does not accept the folder.
         """
         return SavedModelEngine(artifact, threads=threads)
-
-
-def _in_float(graph: Graph) -> Quantized:
-    """The graph as it is: a spec that names nothing leaves all of it float32."""
-    return Quantized(graph=graph, spec=QuantSpec(recipe="fp32", tensors={}, constants={}), constants={})
 
 
 def _function(quantized: Quantized, constants: Mapping[str, NodeConstants]) -> Any:

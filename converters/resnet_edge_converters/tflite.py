@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnet_edge import __version__
 from resnet_edge.engines.tflite import TFLiteEngine
-from resnet_edge.quantization.spec import Quantized, QuantSpec
+from resnet_edge.quantization.spec import Quantized
 from resnet_edge_converters.tflite_border import emit_input, emit_output
 from resnet_edge_converters.tflite_emitter import Emitter
 from resnet_edge_converters.tflite_flatbuffer import ModelBuilder
@@ -40,7 +40,7 @@ class TFLiteConverter:
             ConversionFailedError: TFLite cannot express the graph, or not in one file; names the node.
             OSError: The file cannot be written.
         """
-        quantized = quantized or _in_float(graph)
+        quantized = quantized or Quantized.in_float(graph)
         graph = quantized.graph
         model = ModelBuilder(graph.name)
         emitter = Emitter(quantized, model, settings.batch)
@@ -71,8 +71,3 @@ class TFLiteConverter:
             ModelRejectedError: LiteRT does not accept the file.
         """
         return TFLiteEngine(artifact, threads=threads)
-
-
-def _in_float(graph: Graph) -> Quantized:
-    """The graph as it is: a spec that names no tensor leaves all of them float32."""
-    return Quantized(graph=graph, spec=QuantSpec(recipe="fp32", tensors={}, constants={}), constants={})

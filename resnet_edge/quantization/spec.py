@@ -146,6 +146,11 @@ class Quantized:
     spec: QuantSpec
     constants: Mapping[str, NDArray[np.generic]]
 
+    @classmethod
+    def in_float(cls, graph: Graph) -> Quantized:
+        """The graph as it is: a spec that names nothing leaves all of it float32."""
+        return cls(graph=graph, spec=QuantSpec(recipe="fp32", tensors={}, constants={}), constants={})
+
     def is_integer(self, node: str) -> bool:
         """Whether a node is computed in integers."""
         inputs = self.graph.by_name[node].inputs
