@@ -49,6 +49,7 @@ def main() -> NoReturn:
     except click.ClickException as error:
         code = error.exit_code
         error.show()
+        _report_json({"what": error.format_message(), "exit_code": code})
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
         click.echo("interrupted: nothing was left behind", err=True)
@@ -58,6 +59,10 @@ def main() -> NoReturn:
 def _report(message: str, fields: dict[str, Any]) -> None:
     """One error, on stderr; with ``--json`` also as the one document on stdout."""
     click.echo(f"error: {message}", err=True)
+    _report_json(fields)
+
+
+def _report_json(fields: dict[str, Any]) -> None:
     if "--json" in sys.argv:
         click.echo(json.dumps({"error": fields}, ensure_ascii=False, indent=2))
 
