@@ -68,7 +68,8 @@ def resolve(overrides: Sequence[str], graph: Graph) -> dict[str, Override]:
             raise UsageError(
                 f"the override {str(override)!r} matches no layer",
                 where=_OPTION,
-                next_step="`resnet-edge inspect BUNDLE` lists the layers; quote patterns for the shell",
+                allowed=f"layers such as {', '.join(node.name for node in graph.nodes[1:9])}",
+                next_step="quote patterns for the shell",
             )
         found.update(dict.fromkeys(matched, override))
     return found
