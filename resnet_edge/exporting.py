@@ -304,6 +304,8 @@ class Writer:
             labels=self.prepared.source.labels,
             input=TensorRecord(name="image", shape=(self.prepared.options.batch, *graph.input_shape)),
             output=TensorRecord(name=graph.output_name, shape=(self.prepared.options.batch, graph.classes)),
+            opset=self.prepared.options.opset,
+            onnx_layout=self.prepared.options.onnx_layout,
             reference=references,
             artifacts=artifacts,
             passes=tuple(asdict(report) for report in self.prepared.passes.reports),

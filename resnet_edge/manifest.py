@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge.errors import ModelRejectedError
 
@@ -83,14 +83,14 @@ class ParityRecord:
         source: Which images: ``held back`` from the calibration source, or ``calibration`` if none were left.
         images: How many.
         top1_agreement: Share (0 to 1) of images with the float prediction; ties go to the lowest index.
-        sqnr_db: Signal to quantization noise ratio of the outputs in dB.
+        sqnr_db: Signal to quantization noise ratio of the outputs in dB; None where they are equal.
         max_abs_error: Largest difference of any output.
     """
 
     source: str
     images: int
     top1_agreement: float
-    sqnr_db: float
+    sqnr_db: float | None
     max_abs_error: float
 
 
@@ -146,6 +146,8 @@ class Manifest:
         labels: Names of the classes by index; empty when not known.
         input: The artifacts' input, NHWC (an NCHW ONNX file says so itself).
         output: The artifacts' output.
+        opset: Operator set of the ONNX files.
+        onnx_layout: Layout of the ONNX files' input.
         reference: The float model that the artifacts are measured against.
         artifacts: The exported files.
         passes: Reports of the passes over the graph, the fold report among them.
@@ -161,6 +163,8 @@ class Manifest:
     labels: tuple[str, ...]
     input: TensorRecord
     output: TensorRecord
+    opset: int
+    onnx_layout: Literal["nchw", "nhwc"]
     reference: tuple[ReferenceRecord, ...]
     artifacts: tuple[ArtifactRecord, ...]
     passes: tuple[Mapping[str, Any], ...]
@@ -178,7 +182,7 @@ def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
     """The manifest that :meth:`Manifest.to_json` gave."""
     try:
         fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
-        return Manifest(
+        manifest = Manifest(
             **{
                 **fields,
                 "model": ModelRecord(**fields["model"]),
@@ -192,10 +196,24 @@ def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
                 "command": tuple(fields["command"]),
             }
         )
-    except (KeyError, TypeError) as error:
+        _check_names(manifest)
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelRejectedError(
-            "the bundle's manifest is damaged", where=str(path), found=str(error)
+            "the bundle's manifest is damaged",
+            where=str(path),
+            found=str(error),
+            next_step="export the model again",
         ) from error
+    return manifest
+
+
+def _check_names(manifest: Manifest) -> None:
+    """See that no name leads out of the bundle: files are written and removed under these names."""
+    artifacts = (record.path for record in manifest.artifacts)
+    references = (record.path for record in manifest.reference)
+    for name in (manifest.model.name, *artifacts, *references):
+        if name in {"", ".", ".."} or "/" in name or "\\" in name:
+            raise ValueError(f"{name!r} is no file name")
 
 
 def _tensor(fields: Mapping[str, Any]) -> TensorRecord:

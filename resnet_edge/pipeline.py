@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnet_edge import bundle as bundles
 from resnet_edge import exporting, quantizing
 from resnet_edge.errors import UsageError
-from resnet_edge.manifest import Manifest, read_manifest, write_manifest
+from resnet_edge.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from resnet_edge.stages import Stages
 
 if TYPE_CHECKING:
@@ -159,6 +159,10 @@ def quantize(
     stages, export_options = stages or Stages(), export_options or ExportOptions()
     recipes = quantizing.choose_recipes(options)
     source = bundles.bundle_at(model)
+    if source is not None:
+        _refuse_export_options(export_options)
+    elif isinstance(model, str | Path) and (Path(model) / MANIFEST_NAME).exists():
+        read_manifest(Path(model))  # raises: a damaged bundle is no model either
     if bundle is None and source is None:
         raise UsageError("a model that is no bundle needs an output folder", where="-o BUNDLE")
     weights = export_options.weights if source is None else read_manifest(source).model.weights
@@ -172,6 +176,20 @@ def quantize(
         manifest = quantizer.run(recipes, calibration)
         write_manifest(folder, manifest)
     return Result(bundle=destination, manifest=manifest, seconds=stages.seconds)
+
+
+def _refuse_export_options(options: ExportOptions) -> None:
+    """See that nothing is asked of a bundle that was decided when it was exported."""
+    default = ExportOptions(formats=options.formats, command=options.command)
+    changed = [
+        each.name for each in fields(options) if getattr(options, each.name) != getattr(default, each.name)
+    ]
+    if changed:
+        option = "no-fold" if changed[0] == "fold" else changed[0].replace("_", "-")
+        raise UsageError(
+            f"--{option} does not go with a bundle, which has its own",
+            next_step="leave the option out, or quantize the model itself with -o BUNDLE",
+        )
 
 
 def _begin(start: Path | exporting.Prepared, stages: Stages) -> Callable[[Path], Manifest]:

@@ -115,7 +115,7 @@ class Quantizer:
             imported, graph = self._graphs()
         contract = self._contract()
         dataset = None if calibration is None else self._dataset(calibration, contract)
-        diagnosis = [] if dataset is None else self._examine(imported, dataset)
+        found = () if dataset is None else (*dataset.notes, *self._examine(imported, dataset))
         judge = self._judge(graph, dataset, contract)
         observed: dict[bool, Observed] = {}
         added: list[ArtifactRecord] = []
@@ -125,7 +125,7 @@ class Quantizer:
             added += self._write_recipe(recipe, observed[recipe.equalize], judge)
         replaced = {artifact.path for artifact in added}
         kept = [artifact for artifact in self.manifest.artifacts if artifact.path not in replaced]
-        warnings = tuple(dict.fromkeys((*self.manifest.warnings, *diagnosis)))
+        warnings = tuple(dict.fromkeys((*self.manifest.warnings, *found)))
         return replace(self.manifest, artifacts=(*kept, *added), warnings=warnings)
 
     def _graphs(self) -> tuple[Graph, Graph]:
@@ -133,17 +133,30 @@ class Quantizer:
         from resnet_edge.graph.serialization import load_graph
         from resnet_edge.passes import run_passes
 
-        (record,) = [record for record in self.manifest.reference if record.format == "graph"]
-        path = self.folder / record.path
-        if bundles.digest(path) != record.sha256:
-            raise ModelRejectedError(
-                "the bundle's graph was changed after the export",
-                where=str(path),
-                next_step="export the model again",
-            )
-        imported = load_graph(path)
+        imported = load_graph(self._kept_graph())
         folded_in = self._full_contract() if self.manifest.fold_input else None
         return imported, run_passes(imported, preprocessing=folded_in).graph
+
+    def _kept_graph(self) -> Path:
+        """Where the bundle keeps the imported graph.
+
+        Raises:
+            ModelRejectedError: It is not there, or not what the export wrote.
+        """
+        record = next((record for record in self.manifest.reference if record.format == "graph"), None)
+        if record is None or not (self.folder / record.path).is_file():
+            raise ModelRejectedError(
+                "the bundle's graph is missing",
+                where="graph.safetensors" if record is None else record.path,
+                next_step="export the model again",
+            )
+        if bundles.digest(self.folder / record.path) != record.sha256:
+            raise ModelRejectedError(
+                "the bundle's graph was changed after the export",
+                where=record.path,
+                next_step="export the model again",
+            )
+        return self.folder / record.path
 
     def _full_contract(self) -> Preprocessing:
         from resnet_edge.data.preprocessing import Preprocessing
@@ -292,6 +305,8 @@ class Quantizer:
     def _settings(self) -> ConversionSettings:
         return ConversionSettings(
             batch=self.manifest.input.shape[0],
+            opset=self.manifest.opset,
+            onnx_layout=self.manifest.onnx_layout,
             onnx_activations=self.options.onnx_activations,
             metadata={
                 "labels": "\n".join(self.manifest.labels),

@@ -97,7 +97,7 @@ class Judge:
             source=self.source,
             images=len(outputs),
             top1_agreement=agreement,
-            sqnr_db=ratio,
+            sqnr_db=None if np.isposinf(ratio) else ratio,  # JSON has no infinity
             max_abs_error=float(np.abs(outputs - self.outputs).max()),
         )
 

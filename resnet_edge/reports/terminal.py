@@ -92,10 +92,8 @@ def _evidence(artifact: Mapping[str, Any]) -> str:
     proof, parity = artifact["proof"], artifact["parity"]
     if proof:
         return f"max abs error {proof['max_abs_error']:.1e} against Keras (allowed {proof['limit']:.1e})"
-    return (
-        f"{parity['top1_agreement']:.1%} of {parity['images']} {parity['source']} images as float, "
-        f"SQNR {parity['sqnr_db']:.1f} dB"
-    )
+    ratio = "equal outputs" if parity["sqnr_db"] is None else f"SQNR {parity['sqnr_db']:.1f} dB"
+    return f"{parity['top1_agreement']:.1%} of {parity['images']} {parity['source']} images as float, {ratio}"
 
 
 def _contract(manifest: Mapping[str, Any]) -> str:

@@ -69,6 +69,7 @@ def test_learned_rounding_comes_closer_to_float(bundle, capsys):
         assert run(capsys, "quantize", bundle, *arguments).code == 0
         (record,) = [record for record in read_manifest(bundle).artifacts if record.precision != "fp32"]
         assert record.parity is not None
+        assert record.parity.sqnr_db is not None
         ratios[rounding] = record.parity.sqnr_db
     assert ratios["learned"] > ratios["nearest"]
 
@@ -215,3 +216,106 @@ def test_a_collapsed_model_is_a_failed_gate(bundle, capsys, monkeypatch):
     assert result.code == 1, result.err
     assert "worst layers" in result.err
     assert not list(bundle.glob("*int8*"))
+
+
+def test_onnx_files_of_all_precisions_have_one_layout_and_operator_set(tmp_path, capsys):
+    import onnx
+
+    bundle = tmp_path / "bundle"
+    arguments = ("resnet8", "--weights", "fashion-mnist", "-o", bundle, "--format", "onnx")
+    exported = run(capsys, "export", *arguments, "--opset", "18", "--onnx-layout", "nhwc", "--batch", "2")
+    assert exported.code == 0, exported.err
+    quantized = run(capsys, "quantize", bundle, "--recipe", "int8", "--rounding", "nearest")
+    assert quantized.code == 0, quantized.err
+    for precision in ("fp32", "int8"):
+        model = onnx.load(bundle / f"resnet8-{precision}.onnx")
+        assert model.opset_import[0].version == 18
+        shape = model.graph.input[0].type.tensor_type.shape
+        assert [dimension.dim_value for dimension in shape.dim] == [2, 28, 28, 1]
+
+
+@pytest.mark.parametrize(
+    "option", [("--preprocess", "torch"), ("--labels", "names.txt"), ("--batch", "4"), ("--no-fold",)]
+)
+def test_what_was_decided_at_export_cannot_be_asked_of_a_bundle(bundle, capsys, option):
+    result = run(capsys, "quantize", bundle, "--recipe", "fp16", *option)
+    assert result.code == USAGE, result.err
+    assert f"{option[0]} does not go with a bundle" in result.err
+
+
+def test_a_bundle_without_its_graph_is_refused(bundle, capsys):
+    (bundle / "graph.safetensors").unlink()
+    result = run(capsys, "quantize", bundle, "--recipe", "fp16")
+    assert result.code == REJECTED
+    assert "graph is missing" in result.err
+
+
+@pytest.mark.parametrize(
+    "content", ['{"kind": "resnet-edge bun', '{"kind": "resnet-edge bundle", "schema": 1}']
+)
+def test_a_damaged_manifest_is_named(bundle, capsys, content):
+    (bundle / "manifest.json").write_text(content)
+    result = run(capsys, "quantize", bundle, "--recipe", "fp16")
+    assert result.code == REJECTED, result.err
+    assert "manifest.json" in result.err
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "..", "a\\b"])
+def test_a_manifest_cannot_lead_out_of_its_bundle(bundle, capsys, name):
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["model"]["name"] = name
+    path.write_text(json.dumps(manifest))
+    result = run(capsys, "quantize", bundle, "--recipe", "fp16")
+    assert result.code == REJECTED, result.err
+    assert "no file name" in result.err
+
+
+def test_images_that_are_left_out_are_reported(bundle, capsys, tmp_path):
+    from PIL import Image
+
+    images = tmp_path / "images"
+    images.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(4):
+        Image.fromarray(random.integers(0, 256, (28, 28), np.uint8)).save(images / f"{index}.png")
+    (images / "broken.png").write_bytes(b"no image")
+    arguments = ("--calibration", images, "--samples", "2", "--format", "tflite")
+    result = run(capsys, "quantize", bundle, "--recipe", "fp16", *arguments)
+    assert result.code == 0, result.err
+    assert "broken.png is left out" in result.err
+
+
+def test_equal_outputs_can_be_written_down(bundle, tmp_path):
+    """Noise of zero is an infinite ratio, which JSON does not have."""
+    from dataclasses import replace
+
+    from resnet_edge.graph.serialization import load_graph
+    from resnet_edge.manifest import write_manifest
+    from resnet_edge.quantization.parity import Judge
+    from resnet_edge.quantization.spec import Quantized
+
+    manifest = read_manifest(bundle)
+    graph = load_graph(bundle / "graph.safetensors")
+    inputs = np.zeros((1, *graph.input_shape), np.float32)
+    with load_converter("tflite").open(bundle / "resnet8-fp32.tflite") as engine:
+        judge = Judge(source="seeded", inputs=inputs, outputs=engine.run(inputs))
+        parity = judge.judge(engine, Quantized.in_float(graph), artifact="a")
+    assert parity.sqnr_db is None
+    artifact = replace(manifest.artifacts[0], proof=None, parity=parity)
+    write_manifest(tmp_path, replace(manifest, artifacts=(artifact,)))
+    assert read_manifest(tmp_path).artifacts[0].parity == parity
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("quantize", "BUNDLE", "--recipe", "int8", "--observer", "guess"), USAGE),
+        (("quantize", "BUNDLE", "--recipe", "int7"), USAGE),
+        (("inspect", "BUNDLE/resnet8-fp32.onnx", "--full-int8"), 1),
+    ],
+)
+def test_a_failure_is_one_json_document_too(bundle, capsys, arguments, code):
+    result = run(capsys, *(argument.replace("BUNDLE", str(bundle)) for argument in arguments), "--json")
+    assert result.code == code
+    assert result.json["error"]["exit_code"] == code
