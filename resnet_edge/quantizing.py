@@ -111,8 +111,11 @@ class Quantizer:
 
     def run(self, recipes: Sequence[Recipe], calibration: str | None) -> Manifest:
         """Add the artifacts of every recipe; one calibration serves them all."""
+        from resnet_edge.quantization.overrides import resolve
+
         with self.stages.stage("load the graph"):
             imported, graph = self._graphs()
+            resolve(self.options.overrides, graph)  # a typo is to cost no calibration
         contract = self._contract()
         dataset = None if calibration is None else self._dataset(calibration, contract)
         found = () if dataset is None else (*dataset.notes, *self._examine(imported, dataset))
@@ -123,10 +126,23 @@ class Quantizer:
             if recipe.equalize not in observed:
                 observed[recipe.equalize] = self._observe(graph, dataset, equalized=recipe.equalize)
             added += self._write_recipe(recipe, observed[recipe.equalize], judge)
-        replaced = {artifact.path for artifact in added}
-        kept = [artifact for artifact in self.manifest.artifacts if artifact.path not in replaced]
+        kept = self._still_valid(added)
         warnings = tuple(dict.fromkeys((*self.manifest.warnings, *found)))
         return replace(self.manifest, artifacts=(*kept, *added), warnings=warnings)
+
+    def _still_valid(self, added: Sequence[ArtifactRecord]) -> list[ArtifactRecord]:
+        """The bundle's artifacts but for those replaced, and those of a spec that is no longer there."""
+        paths = {artifact.path for artifact in added}
+        specs = {artifact.spec: artifact.spec_sha256 for artifact in added}
+        kept = []
+        for artifact in self.manifest.artifacts:
+            if artifact.path in paths:
+                continue
+            if artifact.spec_sha256 == specs.get(artifact.spec, artifact.spec_sha256):
+                kept.append(artifact)
+            else:  # other integers under the same recipe's name
+                bundles.remove(self.folder / artifact.path)
+        return kept
 
     def _graphs(self) -> tuple[Graph, Graph]:
         """The imported graph, and the folded one that every precision starts from."""

@@ -319,3 +319,21 @@ def test_a_failure_is_one_json_document_too(bundle, capsys, arguments, code):
     result = run(capsys, *(argument.replace("BUNDLE", str(bundle)) for argument in arguments), "--json")
     assert result.code == code
     assert result.json["error"]["exit_code"] == code
+
+
+def test_a_recipe_never_has_two_specs(bundle, capsys):
+    """Quantized anew in one format: the other format's file holds other integers, and must go."""
+    assert run(capsys, "quantize", bundle, "--recipe", "int8", "--rounding", "nearest").code == 0
+    assert (bundle / "resnet8-int8.onnx").exists()
+    anew = ("--recipe", "int8", "--rounding", "nearest", "--observer", "minmax", "--format", "tflite")
+    assert run(capsys, "quantize", bundle, *anew).code == 0
+    assert not (bundle / "resnet8-int8.onnx").exists()
+    quantized = [record for record in read_manifest(bundle).artifacts if record.precision != "fp32"]
+    assert [record.path for record in quantized] == ["resnet8-int8.tflite"]
+    # The same spec once more, in the other format: both stay.
+    anew = ("--recipe", "int8", "--rounding", "nearest", "--observer", "minmax", "--format", "onnx")
+    assert run(capsys, "quantize", bundle, *anew).code == 0
+    assert {path.suffix for path in bundle.glob("resnet8-int8.*") if path.suffix != ".json"} == {
+        ".tflite",
+        ".onnx",
+    }
