@@ -14,7 +14,7 @@ from resnet_edge.manifest import MANIFEST_NAME, Manifest, read_manifest, write_m
 from resnet_edge.stages import Stages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,18 @@ class ExportOptions:
     custom_objects: Path | None = None
     allow_unsafe_code: bool = False
     command: tuple[str, ...] = ()
+
+    def refuse(self, names: Iterable[str], what: str) -> None:
+        """See that none of the options ``names`` was given, because they mean nothing for ``what``.
+
+        Raises:
+            UsageError: One was.
+        """
+        default = ExportOptions()
+        for name in names:
+            if getattr(self, name) != getattr(default, name):
+                option = "no-fold" if name == "fold" else name.replace("_", "-")
+                raise UsageError(f"--{option} does not go with {what}", next_step="leave the option out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +172,8 @@ def quantize(
     recipes = quantizing.choose_recipes(options)
     source = bundles.bundle_at(model)
     if source is not None:
-        _refuse_export_options(export_options)
+        names = [each.name for each in fields(export_options) if each.name not in ("formats", "command")]
+        export_options.refuse(names, "a bundle, which has its own")
     elif isinstance(model, str | Path) and (Path(model) / MANIFEST_NAME).exists():
         read_manifest(Path(model))  # raises: a damaged bundle is no model either
     if bundle is None and source is None:
@@ -176,20 +189,6 @@ def quantize(
         manifest = quantizer.run(recipes, calibration)
         write_manifest(folder, manifest)
     return Result(bundle=destination, manifest=manifest, seconds=stages.seconds)
-
-
-def _refuse_export_options(options: ExportOptions) -> None:
-    """See that nothing is asked of a bundle that was decided when it was exported."""
-    default = ExportOptions(formats=options.formats, command=options.command)
-    changed = [
-        each.name for each in fields(options) if getattr(options, each.name) != getattr(default, each.name)
-    ]
-    if changed:
-        option = "no-fold" if changed[0] == "fold" else changed[0].replace("_", "-")
-        raise UsageError(
-            f"--{option} does not go with a bundle, which has its own",
-            next_step="leave the option out, or quantize the model itself with -o BUNDLE",
-        )
 
 
 def _begin(start: Path | exporting.Prepared, stages: Stages) -> Callable[[Path], Manifest]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnet_edge.data.preprocessing import Preprocessing
-from resnet_edge.errors import UsageError
 from resnet_edge.graph.importing import image_shape
 from resnet_edge.graph.importing.names import legal_name
 from resnet_edge.models.build import build_model
@@ -19,7 +18,7 @@ from resnet_edge.models.weights import resolve_weights
 if TYPE_CHECKING:
     from resnet_edge.pipeline import ExportOptions
 
-_REGISTRY_ONLY = ("weights", "classes", "shortcut")
+_REGISTRY_ONLY = ("weights", "classes", "width", "shortcut")
 _FILE_ONLY = ("custom_objects", "allow_unsafe_code")
 
 
@@ -69,12 +68,12 @@ def open_source(model: Any, options: ExportOptions) -> Source:
         DependencyMissingError: The weights need a download or package that is not there.
     """
     if not isinstance(model, str | Path):
-        _refuse_options(options, (*_REGISTRY_ONLY, *_FILE_ONLY), "a model in memory")
+        options.refuse((*_REGISTRY_ONLY, *_FILE_ONLY), "a model in memory")
         return _from_memory(model, options)
     if is_registry_name(model):
-        _refuse_options(options, _FILE_ONLY, f"the registry model {model}")
+        options.refuse(_FILE_ONLY, f"the registry model {model}")
         return _from_registry(str(model), options)
-    _refuse_options(options, _REGISTRY_ONLY, "a model file, which has its own")
+    options.refuse(_REGISTRY_ONLY, "a model file, which has its own")
     return _from_file(Path(model), options)
 
 
@@ -91,15 +90,6 @@ def is_registry_name(model: str | Path) -> bool:
         return False
     find_model(text)  # raises, with the nearest names
     return True
-
-
-def _refuse_options(options: ExportOptions, names: tuple[str, ...], what: str) -> None:
-    for name in names:
-        if getattr(options, name):
-            raise UsageError(
-                f"--{name.replace('_', '-')} does not go with {what}",
-                next_step="leave the option out",
-            )
 
 
 def _from_registry(name: str, options: ExportOptions) -> Source:

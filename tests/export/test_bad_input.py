@@ -116,6 +116,7 @@ def test_unknown_format(rejected, model_file):
         (("--input-shape", "224"), "224,224,3"),
         (("--weights", "imagenet"), "--weights"),
         (("--classes", "5"), "--classes"),
+        (("--width", "0.5"), "--width"),
         (("--preprocess", "caffee"), "torch"),
         (("--opset", "3"), "opset"),
         (("--onnx-layout", "nchwc"), "nhwc"),
