@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -222,10 +223,12 @@ class Quantizer:
         key = statistics_key(graph, dataset.digest(0, count), self.options.observer)
         path = self.folder / STATISTICS_NAME.format(key=key[:16])
         if path.exists():
-            return Statistics.load(path)
+            with contextlib.suppress(ModelRejectedError):  # damaged: see the images again
+                return Statistics.load(path)
         with self.stages.stage(f"calibrate on {count} images", total=count) as done:
             batches = dataset.batches(0, count, 16)
             statistics = calibrate(graph, batches, observer=self.options.observer, progress=done)
+        bundles.remove(path)
         statistics.save(path)
         return statistics
 

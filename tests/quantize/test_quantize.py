@@ -337,3 +337,14 @@ def test_a_recipe_never_has_two_specs(bundle, capsys):
         ".tflite",
         ".onnx",
     }
+
+
+def test_damaged_statistics_are_made_again(bundle, capsys):
+    arguments = ("quantize", bundle, "--recipe", "int8", "--rounding", "nearest", "--format", "tflite")
+    assert run(capsys, *arguments).code == 0
+    (path,) = bundle.glob("calibration-*.npz")
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    result = run(capsys, *arguments)
+    assert result.code == 0, result.err
+    assert path.read_bytes() == content
