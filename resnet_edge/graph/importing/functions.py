@@ -259,8 +259,8 @@ def _slice(call: Call, key: Any, parts: Sequence[slice], tensor: Tensor) -> Slic
 
 def _select_channels(call: Call, tensor: Tensor, channels: Sequence[int]) -> Tensor:
     """Channels in another order, such as BGR for RGB: a 1x1 convolution with a selection matrix."""
-    weight = np.eye(tensor.shape[-1], dtype=np.float32)[:, list(channels)]
-    return call.emit(Conv2D(weight=weight[None, None], bias=np.zeros(len(channels), np.float32)), tensor)
+    selection = np.eye(tensor.shape[-1], dtype=np.float32)[:, list(channels)]
+    return call.emit(Conv2D(weight=selection[None, None], bias=np.zeros(len(channels), np.float32)), tensor)
 
 
 def _stack(call: Call) -> Tensor:
