@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnet_edge.errors import ConversionFailedError, UsageError
+from resnet_edge.errors import ConversionFailedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import MANIFEST_NAME, Manifest, is_manifest, read_manifest
 
 if TYPE_CHECKING:
@@ -91,9 +91,17 @@ def adopt(bundle: Path, folder: Path) -> Manifest:
     Nothing is copied where the file system can share files: replace them, never write into them.
 
     Raises:
-        ModelRejectedError: The manifest cannot be read.
+        ModelRejectedError: The manifest cannot be read, or a file that it lists is gone.
     """
     manifest = read_manifest(bundle)
+    listed = [record.path for record in manifest.reference] + [record.path for record in manifest.artifacts]
+    for name in listed:
+        if not (bundle / name).exists():
+            raise ModelRejectedError(
+                "the bundle lacks a file that its manifest lists",
+                where=str(bundle / name),
+                next_step="export the model again",
+            )
     for path in bundle.iterdir():
         if path.is_dir():
             shutil.copytree(path, folder / path.name, copy_function=_link)

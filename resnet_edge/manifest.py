@@ -151,7 +151,8 @@ class Manifest:
         reference: The float model that the artifacts are measured against.
         artifacts: The exported files.
         passes: Reports of the passes over the graph, the fold report among them.
-        warnings: What the user was told.
+        warnings: What the user was told when the model was exported.
+        calibration_notes: What the last calibration found worth telling.
         versions: Packages that had a hand in it.
         command: The command line, or the call.
         created: Time of writing, UTC, ISO 8601.
@@ -169,6 +170,7 @@ class Manifest:
     artifacts: tuple[ArtifactRecord, ...]
     passes: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
+    calibration_notes: tuple[str, ...] = ()
     versions: Mapping[str, str]
     command: tuple[str, ...]
     created: str
@@ -193,6 +195,7 @@ def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
                 "artifacts": tuple(_artifact(record) for record in fields["artifacts"]),
                 "passes": tuple(fields["passes"]),
                 "warnings": tuple(fields["warnings"]),
+                "calibration_notes": tuple(fields["calibration_notes"]),
                 "command": tuple(fields["command"]),
             }
         )

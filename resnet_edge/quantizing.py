@@ -117,19 +117,20 @@ class Quantizer:
         with self.stages.stage("load the graph"):
             imported, graph = self._graphs()
             resolve(self.options.overrides, graph)  # a typo is to cost no calibration
+        converters = {recipe.name: self._converters(recipe) for recipe in recipes}
         contract = self._contract()
         dataset = None if calibration is None else self._dataset(calibration, contract)
-        found = () if dataset is None else (*dataset.notes, *self._examine(imported, dataset))
+        notes = () if dataset is None else (*dataset.notes, *self._examine(imported, dataset))
         judge = self._judge(graph, dataset, contract)
         observed: dict[bool, Observed] = {}
         added: list[ArtifactRecord] = []
         for recipe in recipes:
             if recipe.equalize not in observed:
                 observed[recipe.equalize] = self._observe(graph, dataset, equalized=recipe.equalize)
-            added += self._write_recipe(recipe, observed[recipe.equalize], judge)
+            written = self._write_recipe(recipe, converters[recipe.name], observed[recipe.equalize], judge)
+            added += written
         kept = self._still_valid(added)
-        warnings = tuple(dict.fromkeys((*self.manifest.warnings, *found)))
-        return replace(self.manifest, artifacts=(*kept, *added), warnings=warnings)
+        return replace(self.manifest, artifacts=(*kept, *added), calibration_notes=notes)
 
     def _still_valid(self, added: Sequence[ArtifactRecord]) -> list[ArtifactRecord]:
         """The bundle's artifacts but for those replaced, and those of a spec that is no longer there."""
@@ -158,15 +159,11 @@ class Quantizer:
         """Where the bundle keeps the imported graph.
 
         Raises:
-            ModelRejectedError: It is not there, or not what the export wrote.
+            ModelRejectedError: There is none, or it is not what the export wrote.
         """
         record = next((record for record in self.manifest.reference if record.format == "graph"), None)
-        if record is None or not (self.folder / record.path).is_file():
-            raise ModelRejectedError(
-                "the bundle's graph is missing",
-                where="graph.safetensors" if record is None else record.path,
-                next_step="export the model again",
-            )
+        if record is None:
+            raise ModelRejectedError("the bundle has no graph", next_step="export the model again")
         if bundles.digest(self.folder / record.path) != record.sha256:
             raise ModelRejectedError(
                 "the bundle's graph was changed after the export",
@@ -254,7 +251,13 @@ class Quantizer:
             moments = measure(graph, dataset.batches(0, self.options.samples, 16))
         return Observed(graph=graph, statistics=statistics, moments=moments)
 
-    def _write_recipe(self, recipe: Recipe, observed: Observed, judge: Judge) -> list[ArtifactRecord]:
+    def _write_recipe(
+        self,
+        recipe: Recipe,
+        converters: Mapping[str, QuantizingConverter],
+        observed: Observed,
+        judge: Judge,
+    ) -> list[ArtifactRecord]:
         from resnet_edge.quantization.quantize import quantize_graph
 
         with self.stages.stage(f"quantize {recipe.name}"):
@@ -272,7 +275,7 @@ class Quantizer:
         spec.write_text(quantized.spec.text(), encoding="utf-8")
         return [
             self._write(name, converter, recipe, quantized, spec, judge)
-            for name, converter in self._converters(recipe).items()
+            for name, converter in converters.items()
         ]
 
     def _converters(self, recipe: Recipe) -> dict[str, QuantizingConverter]:

@@ -80,6 +80,6 @@ def show_result(result: Result, *, as_json: bool) -> None:
         return
     from resnet_edge.reports.terminal import show_bundle
 
-    for text in result.manifest.warnings:
+    for text in (*result.manifest.warnings, *result.manifest.calibration_notes):
         warn(text)
     show_bundle(result.bundle, result.manifest.to_json(), seconds=result.seconds)

@@ -92,9 +92,19 @@ class ImageFolder:
                 yield from pool.map(self._decode, self.paths[first : min(first + _LOOKAHEAD, stop)])
 
     def contents(self, start: int, stop: int) -> Iterator[bytes]:
-        """The files themselves."""
+        """The files themselves.
+
+        Raises:
+            DataRejectedError: A file cannot be read.
+        """
         for path in self.paths[start:stop]:
-            yield path.read_bytes()
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise DataRejectedError(
+                    "an image cannot be read", where=str(path), found=error.strerror or str(error)
+                ) from error
+            yield content
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         from PIL import Image, ImageOps

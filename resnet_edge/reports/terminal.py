@@ -133,7 +133,7 @@ def show_file(path: Path, report: FileReport) -> None:
     if report.int8_mac_share is not None:
         console.print(f"{report.int8_mac_share:.1%} of the MACs in int8")
     if report.producer:
-        console.print(f"written by {escape(report.producer)}")
+        console.print(f"producer: {escape(report.producer)}")
     tensors = _table("", "name", "shape", "type", "quantization")
     for kind, infos in (("input", report.inputs), ("output", report.outputs)):
         for info in infos:

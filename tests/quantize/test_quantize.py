@@ -196,6 +196,30 @@ def test_a_changed_graph_is_noticed(bundle, capsys):
     assert "changed after the export" in result.err
 
 
+def test_what_calibration_found_is_not_told_again_after_a_better_one(bundle, capsys, tmp_path):
+    with np.load(_shipped_images()) as data:
+        np.savez(tmp_path / "inverted.npz", images=255 - data["images"])
+    bad = run(capsys, "quantize", bundle, "--recipe", "fp16", "--calibration", tmp_path / "inverted.npz")
+    assert bad.code == 0
+    assert "inverted" in bad.err
+    good = run(capsys, "quantize", bundle, "--recipe", "fp16")
+    assert good.code == 0
+    assert "inverted" not in good.err
+
+
+def test_strict_makes_the_finding_an_error(bundle, capsys, tmp_path):
+    with np.load(_shipped_images()) as data:
+        np.savez(tmp_path / "inverted.npz", images=255 - data["images"])
+    arguments = ("--recipe", "fp16", "--calibration", tmp_path / "inverted.npz", "--strict")
+    assert run(capsys, "quantize", bundle, *arguments).code == REJECTED
+
+
+def _shipped_images():
+    from resnet_edge.data import shipped
+
+    return shipped.dataset("fashion-mnist").calibration
+
+
 def test_a_collapsed_model_is_a_failed_gate(bundle, capsys, monkeypatch):
     """Ranges a thousand times too small: exit 1, the layers named, nothing written."""
     from dataclasses import replace
@@ -243,11 +267,12 @@ def test_what_was_decided_at_export_cannot_be_asked_of_a_bundle(bundle, capsys, 
     assert f"{option[0]} does not go with a bundle" in result.err
 
 
-def test_a_bundle_without_its_graph_is_refused(bundle, capsys):
-    (bundle / "graph.safetensors").unlink()
+@pytest.mark.parametrize("name", ["graph.safetensors", "resnet8-fp32.onnx"])
+def test_a_bundle_that_lacks_a_file_is_refused(bundle, capsys, name):
+    (bundle / name).unlink()
     result = run(capsys, "quantize", bundle, "--recipe", "fp16")
     assert result.code == REJECTED
-    assert "graph is missing" in result.err
+    assert name in result.err
 
 
 @pytest.mark.parametrize(
