@@ -142,7 +142,9 @@ class TestComputes:
         averages = any(isinstance(node.op, AveragePool2D) for node in quantized.graph.nodes)
         for expected in (simulated(quantized, inputs), run_integer(quantized, inputs)):
             off = np.abs(output - expected) / step
-            assert off.max() <= TIE
+            # Means of four integers are halves every fourth time: several inputs of a Dense layer behind the
+            # pool may then be one step off, which its sum can turn into two.
+            assert off.max() <= (2 * TIE if averages else TIE)
             assert (off > 0.5).mean() <= FEW or averages
 
     @pytest.mark.parametrize("recipe", ["int8-per-tensor", "int16x8"])
