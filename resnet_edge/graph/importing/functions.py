@@ -106,19 +106,6 @@ def _clip(call: Call) -> Tensor:
     return call.emit(Elementwise(function=Function.RELU6), call.tensor)
 
 
-def _relu(call: Call) -> Tensor:
-    op = call.operation
-    return relu(call, slope=op.negative_slope, maximum=op.max_value, threshold=op.threshold)
-
-
-def _leaky(call: Call) -> Tensor:
-    return leaky_relu(call, float(call.operation.negative_slope))
-
-
-def _softmax(call: Call) -> Tensor:
-    return softmax(call, call.operation.axis, call.tensor)
-
-
 def _check_layout(call: Call) -> None:
     if call.operation.data_format == "channels_first":
         raise call.rejected("channels_first", allowed="channels_last (N, height, width, channels)")
@@ -276,10 +263,6 @@ def _stack(call: Call) -> Tensor:
     return call.emit(Concat(), *(reshape(call, tensor, (*tensor.shape, 1)) for tensor in maps))
 
 
-def _concatenate(call: Call) -> Tensor:
-    return concat(call, call.operation.axis)
-
-
 def _reshape(call: Call) -> Tensor:
     newshape: Sequence[Any] = call.operation.newshape
     if newshape[0] not in (-1, None):
@@ -337,7 +320,7 @@ FUNCTIONS: Mapping[str, Translator] = {
     "BatchNorm": _batchnorm,
     "Cast": _cast,
     "Clip": _clip,
-    "Concatenate": _concatenate,
+    "Concatenate": concat,
     "Conv": _conv,
     "ConvertToTensor": _identity,
     "Copy": _identity,
@@ -347,7 +330,7 @@ FUNCTIONS: Mapping[str, Translator] = {
     "GetItem": _getitem,
     "HardSigmoid": _function(Function.HARD_SIGMOID),
     "HardSilu": _function(Function.HARD_SWISH),
-    "LeakyRelu": _leaky,
+    "LeakyRelu": leaky_relu,
     "Matmul": _matmul,
     "Max": _reduce(GlobalMaxPool),
     "MaxPool": _pool(MaxPool2D),
@@ -356,13 +339,13 @@ FUNCTIONS: Mapping[str, Translator] = {
     "Multiply": _binary(Multiply, lambda c: (c, 0.0), lambda c: (c, 0.0)),
     "Negative": _negative,
     "Pad": _pad,
-    "ReLU": _relu,
+    "ReLU": relu,
     "Relu": _function(Function.RELU),
     "Relu6": _function(Function.RELU6),
     "Reshape": _reshape,
     "Sigmoid": _function(Function.SIGMOID),
     "Silu": _function(Function.SWISH),
-    "Softmax": _softmax,
+    "Softmax": softmax,
     "Squeeze": _squeeze,
     "Stack": _stack,
     "StopGradient": _identity,

@@ -171,22 +171,9 @@ def _activation(call: Call) -> Tensor:
     return _activate(call, call.tensor, suffix=False)
 
 
-def _relu(call: Call) -> Tensor:
-    layer = call.operation
-    return relu(call, slope=layer.negative_slope, maximum=layer.max_value, threshold=layer.threshold)
-
-
-def _leaky(call: Call) -> Tensor:
-    return leaky_relu(call, float(call.operation.negative_slope))
-
-
 def _prelu(call: Call) -> Tensor:
     alpha = constant(call.operation.alpha)
     return call.emit(PRelu(alpha=per_channel(call, alpha, call.tensor)), call.tensor)
-
-
-def _softmax(call: Call) -> Tensor:
-    return softmax(call, call.operation.axis, call.args[0])
 
 
 def _merge(make: Callable[[], Operator]) -> Translator:
@@ -199,10 +186,6 @@ def _merge(make: Callable[[], Operator]) -> Translator:
         return first
 
     return translate
-
-
-def _concatenate(call: Call) -> Tensor:
-    return concat(call, call.operation.axis)
 
 
 def _pool(kind: type[MaxPool2D | AveragePool2D]) -> Translator:
@@ -287,7 +270,7 @@ LAYERS: Mapping[str, Translator] = {
     "Add": _merge(Add),
     "AveragePooling2D": _pool(AveragePool2D),
     "BatchNormalization": _batchnorm,
-    "Concatenate": _concatenate,
+    "Concatenate": concat,
     "Conv2D": _conv,
     "Cropping2D": _cropping,
     "Dense": _dense,
@@ -296,17 +279,17 @@ LAYERS: Mapping[str, Translator] = {
     "GlobalAveragePooling2D": _global_pool(GlobalAveragePool),
     "GlobalMaxPooling2D": _global_pool(GlobalMaxPool),
     "Lambda": _lambda,
-    "LeakyReLU": _leaky,
+    "LeakyReLU": leaky_relu,
     "MaxPooling2D": _pool(MaxPool2D),
     "Multiply": _merge(Multiply),
     "Normalization": _normalization,
     "PReLU": _prelu,
     "Permute": _permute,
-    "ReLU": _relu,
+    "ReLU": relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,
     "SeparableConv2D": _separable,
-    "Softmax": _softmax,
+    "Softmax": softmax,
     "Subtract": _merge(Subtract),
     "UpSampling2D": _upsampling,
     "ZeroPadding2D": _zero_padding,
@@ -343,5 +326,4 @@ LAYERS: Mapping[str, Translator] = {
         _identity,
     ),
 }
-
 """Translators by class name of ``keras.layers``."""

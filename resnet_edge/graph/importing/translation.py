@@ -78,36 +78,39 @@ def dense(call: Call, tensor: Tensor, weight: NDArray[np.float32], bias: NDArray
     return call.emit(Dense(weight=weight, bias=bias), tensor)
 
 
-def relu(call: Call, *, slope: Any, maximum: Any, threshold: Any) -> Tensor:
+def relu(call: Call) -> Tensor:
     """ReLU with Keras' three settings, of which ResNets use a few combinations."""
-    slope, threshold = float(slope or 0.0), float(threshold or 0.0)
+    settings = call.operation
+    slope, threshold = float(settings.negative_slope or 0.0), float(settings.threshold or 0.0)
+    maximum = settings.max_value
     if threshold == 0.0 and slope == 0.0 and maximum is None:
         return call.emit(Elementwise(function=Function.RELU), call.tensor)
     if threshold == 0.0 and slope == 0.0 and float(maximum) == 6.0:
         return call.emit(Elementwise(function=Function.RELU6), call.tensor)
     if threshold == 0.0 and maximum is None:
-        return leaky_relu(call, slope)
+        return leaky_relu(call)
     raise call.rejected(
         f"negative_slope={slope}, max_value={maximum}, threshold={threshold}",
         allowed="ReLU, ReLU6 (max_value=6), leaky ReLU (negative_slope alone)",
     )
 
 
-def leaky_relu(call: Call, alpha: float) -> Tensor:
-    """Leaky ReLU with this slope below zero."""
-    return call.emit(LeakyRelu(alpha=alpha), call.tensor)
+def leaky_relu(call: Call) -> Tensor:
+    """Leaky ReLU."""
+    return call.emit(LeakyRelu(alpha=float(call.operation.negative_slope)), call.tensor)
 
 
-def softmax(call: Call, axis: Any, tensor: Tensor) -> Tensor:
+def softmax(call: Call) -> Tensor:
     """Softmax along the last axis."""
+    tensor, axis = call.tensor, call.operation.axis
     if axis not in (-1, len(tensor.shape)):
         raise call.rejected(f"axis {axis}", allowed="-1, the last axis")
     return call.emit(Elementwise(function=Function.SOFTMAX), tensor)
 
 
-def concat(call: Call, axis: int) -> Tensor:
+def concat(call: Call) -> Tensor:
     """Concatenation along the last axis."""
-    tensors = call.tensors
+    tensors, axis = call.tensors, call.operation.axis
     if axis not in (-1, len(tensors[0].shape)):
         raise call.rejected(f"axis {axis}", allowed="-1, the channels")
     return call.emit(Concat(), *tensors)
