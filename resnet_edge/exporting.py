@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +17,7 @@ from resnet_edge.converters import (
     load_converter,
     load_plugin,
 )
+from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ConversionFailedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import (
     ArtifactRecord,
@@ -218,7 +218,7 @@ class Writer:
     def _opened(self, converter: Converter, path: Path) -> Engine:
         """What was just written, in its runtime; a file of ours that it refuses is our failure."""
         try:
-            return converter.open(path, threads=_cores())
+            return converter.open(path, threads=usable_cores())
         except ModelRejectedError as error:
             raise ConversionFailedError(
                 f"{path.name} was written, but its runtime does not accept it",
@@ -318,7 +318,3 @@ class Writer:
 
 def _reference_record(path: Path, kind: str) -> ReferenceRecord:
     return ReferenceRecord(path=path.name, format=kind, size=bundles.size(path), sha256=bundles.digest(path))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

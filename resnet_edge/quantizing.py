@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from resnet_edge import bundle as bundles
 from resnet_edge.converters import ConversionSettings, QuantizingConverter, load_converter
+from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import ArtifactRecord, Manifest
 
@@ -311,7 +312,10 @@ class Quantizer:
             converter.convert(quantized.graph, path, self._settings(), quantized)
         with self.stages.stage(f"read back {recipe.name} {name}"):
             check(converter.read_back(path, quantized), quantized, where=path.name)
-        with self.stages.stage(f"run {recipe.name} {name}"), converter.open(path) as engine:
+        with (
+            self.stages.stage(f"run {recipe.name} {name}"),
+            converter.open(path, threads=usable_cores()) as engine,
+        ):
             parity = judge.judge(engine, quantized, artifact=path.name)
         return ArtifactRecord(
             path=path.name,

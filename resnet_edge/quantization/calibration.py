@@ -8,13 +8,13 @@ the last bit only.
 from __future__ import annotations
 
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import DataRejectedError
 from resnet_edge.quantization.observed_session import ObservedSession
 from resnet_edge.quantization.observers import DEFAULT_OBSERVER, Batch, MinMax, find_observer
@@ -56,7 +56,7 @@ def calibrate(
     """
     make = find_observer(observer)
     watches = {node.name: _Watch(node.name, graph.shapes[node.name][-1], make()) for node in graph.nodes}
-    threads = os.cpu_count() or 1
+    threads = usable_cores()
     session = ObservedSession(graph, threads)
     images = 0
     with ThreadPoolExecutor(threads) as pool:

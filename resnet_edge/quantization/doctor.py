@@ -9,13 +9,13 @@ fits the remembered statistics clearly better than the images as they are names 
 from __future__ import annotations
 
 import enum
-import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from resnet_edge.data.preprocessing import Preprocessing
+from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import UsageError
 from resnet_edge.graph import Graph
 from resnet_edge.graph.geometry import ShapeError
@@ -125,7 +125,7 @@ def examine(imported: Graph, model_inputs: Inputs, preprocessing: Preprocessing)
         return Diagnosis(kind=Kind.NOT_EXAMINED)
     images = min(IMAGES, max(LEAST_IMAGES, _BUDGET // max(beginning.macs, 1)))
     inputs = _windows(model_inputs[:images], beginning.input_shape)
-    session = ObservedSession(beginning, os.cpu_count() or 1)
+    session = ObservedSession(beginning, usable_cores())
     variants = list(_variants(inputs, preprocessing))
     given = _misfit(beginning, session, inputs)
     misfits = [_misfit(beginning, session, variant.inputs) for variant in variants]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resnet_edge.converters import ConversionSettings, load_converter
+from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import GateFailedError
 from resnet_edge.graph.execution import execute_nodes
 from resnet_edge.manifest import ParityRecord
@@ -71,7 +72,7 @@ class Judge:
             path = Path(folder) / "float.onnx"
             converter = load_converter("onnx")
             converter.convert(graph, path, ConversionSettings(batch=None))
-            with converter.open(path, threads=2) as engine:
+            with converter.open(path, threads=usable_cores()) as engine:
                 outputs = engine.run(inputs)
         return cls(source=source, inputs=inputs, outputs=outputs)
 
