@@ -1,0 +1,117 @@
+"""Where an artifact is executed: this machine, an emulated one, or a board; the other axis is the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from resnet_edge.engines import Engine
+
+Kernels: TypeAlias = Literal["xnnpack", "reference"]
+"""What computes a .tflite: XNNPACK with LiteRT's optimized kernels behind it, or the reference kernels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What executes.
+
+    Attributes:
+        system: ``Linux``.
+        architecture: ``x86_64``, ``aarch64``.
+        cpu: The processor's name.
+        features: Instruction sets that kernels are chosen by, sorted.
+        cores: Usable ones.
+        memory: Bytes of RAM; None where it cannot be read.
+        python: Version.
+        packages: Versions of NumPy and the runtimes, by distribution.
+        emulated: Whether times measured there say nothing about real hardware.
+    """
+
+    system: str
+    architecture: str
+    cpu: str
+    features: tuple[str, ...] = ()
+    cores: int = 1
+    memory: int | None = None
+    python: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    emulated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How an artifact is to be opened.
+
+    Attributes:
+        artifact: The file or folder, on this machine.
+        format: Its converter's name.
+        threads: Threads within an operator.
+        kernels: What computes a .tflite.
+    """
+
+    artifact: Path
+    format: str
+    threads: int = 1
+    kernels: Kernels = "xnnpack"
+
+
+class Timer(Protocol):
+    """An artifact in a process of its own, ready to be timed."""
+
+    load_ms: float
+    """Milliseconds from the call of the runtime to a model that is ready to run."""
+
+    def time(self, runs: int, *, warmup: int = 0) -> list[float]:
+        """Milliseconds of each of so many runs of one batch of seeded inputs, after the warm-up."""
+        ...
+
+    def peak_memory(self) -> int:
+        """Bytes: the largest resident set of the process so far."""
+        ...
+
+    def close(self) -> None:
+        """End the process."""
+        ...
+
+
+class Runner(Protocol):
+    """A machine; a context manager."""
+
+    name: str
+    """As the user wrote it: ``local``, ``qemu:cortex-a53``, ``ssh://pi@host``."""
+
+    def probe(self) -> Machine:
+        """What it is.
+
+        Raises:
+            RunnerUnreachableError: It does not answer.
+        """
+        ...
+
+    def open(self, load: Load) -> Engine:
+        """An artifact in its runtime there.
+
+        Raises:
+            DependencyMissingError: The runtime is not installed there.
+            ModelRejectedError: The runtime does not accept the artifact.
+            RunnerUnreachableError: It does not answer.
+        """
+        ...
+
+    def timer(self, load: Load) -> Timer:
+        """An artifact in a process of its own there; raises what :meth:`open` raises."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
