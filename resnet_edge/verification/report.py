@@ -19,7 +19,8 @@ SCHEMA = 1
 """Raised when a reader of the older form would misread the newer one."""
 
 Verdict: TypeAlias = Literal["pass", "fail", "inconclusive", "skipped", "missing", "unreachable"]
-"""``skipped`` is harmless and has a reason; ``missing`` (a runtime) and ``unreachable`` (a runner) were required."""
+"""``skipped`` is harmless and has a reason; ``missing`` (a runtime) and ``unreachable`` (a runner) were
+required."""
 
 _EXIT_CODES: Mapping[Verdict, int] = {"unreachable": 6, "missing": 4, "fail": 1, "inconclusive": 7}
 """In the order in which they win where several apply."""
@@ -113,7 +114,7 @@ class ClassAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Predictions that changed from one class to another, and how many of them were right before and after."""
+    """Predictions that changed from one class to another, and how many of them were right before or after."""
 
     reference: str
     artifact: str
@@ -258,8 +259,8 @@ class Check:
     """One gate, or a check without a limit of the user's.
 
     Attributes:
-        name: ``files``, ``finite``, ``max-error``, ``sqnr``, ``agreement``, ``drop``, ``speedup``, ``operators``,
-            ``baseline``, ``runtime``, ``runner``.
+        name: ``files``, ``finite``, ``max-error``, ``sqnr``, ``agreement``, ``drop``, ``speedup``,
+            ``operators``, ``baseline``, ``runtime``, ``runner``.
         artifact: File name; empty where it is about a runner.
         runner: Where.
         verdict: What came out.
