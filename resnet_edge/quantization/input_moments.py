@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from resnet_edge.engines.threads import one_blas_thread
 from resnet_edge.graph.execution import execute_nodes
 from resnet_edge.graph.operators import Conv2D, Dense, DepthwiseConv2D
 from resnet_edge.quantization.weights import matrix
@@ -96,12 +97,13 @@ def measure(graph: Graph, batches: Iterable[NDArray[np.float32]]) -> dict[str, I
     sums = {
         node.name: _Sums() for node in graph.nodes if isinstance(node.op, Conv2D | DepthwiseConv2D | Dense)
     }
-    for images in batches:
-        for node, tensor in execute_nodes(graph, images):
-            for consumer in graph.consumers[node.name]:
-                if isinstance(consumer.op, Conv2D | DepthwiseConv2D | Dense):
-                    for rows in _rows(consumer.op, tensor):
-                        sums[consumer.name].add(rows)
+    with one_blas_thread():
+        for images in batches:
+            for node, tensor in execute_nodes(graph, images):
+                for consumer in graph.consumers[node.name]:
+                    if isinstance(consumer.op, Conv2D | DepthwiseConv2D | Dense):
+                        for rows in _rows(consumer.op, tensor):
+                            sums[consumer.name].add(rows)
     return {name: total.moments() for name, total in sums.items()}
 
 

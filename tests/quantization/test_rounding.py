@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from resnet_edge.graph.execution import execute_operator
 from resnet_edge.graph.geometry import Padding
@@ -149,3 +150,23 @@ def test_the_spec_takes_both_and_is_the_same_each_time():
     assert not np.array_equal(plain.constants["layer/weight"], rounded[0].constants["layer/weight"])
     for name, values in rounded[0].constants.items():
         assert np.array_equal(values, rounded[1].constants[name])
+
+
+def test_inputs_are_measured_with_one_blas_thread():
+    """On busy cores several threads take ten times as long as one."""
+    graph = layer("conv")
+
+    def threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    def batches():
+        seen.append(threads())
+        yield np.zeros((1, *graph.input_shape), np.float32)
+
+    seen: list[set[int]] = []
+    with threadpool_limits(2, user_api="blas"):  # the environment may have set it to 1
+        if threads() != {2}:
+            pytest.skip("NumPy's BLAS has no threads to choose")
+        measure(graph, batches())
+        assert threads() == {2}
+    assert seen == [{1}]
