@@ -108,6 +108,8 @@ class ArtifactRecord:
         parity: For a recipe: against the float model.
         spec: For a recipe: the file with its scales.
         spec_sha256: That file's digest.
+        integers: For a recipe: the file with its integers.
+        integers_sha256: That file's digest.
     """
 
     path: str
@@ -119,6 +121,26 @@ class ArtifactRecord:
     parity: ParityRecord | None = None
     spec: str = ""
     spec_sha256: str = ""
+    integers: str = ""
+    integers_sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldBackRecord:
+    """Images of the calibration source that calibration did not see, kept to verify on without other data.
+
+    Attributes:
+        path: A ``.npz`` with ``images``, perhaps ``labels``, and ``calibrated``: hashes of the images that
+            calibration did see.
+        source: Where they are from, as the user named it.
+        images: How many; 0 where calibration took all there were.
+        sha256: Of the file.
+    """
+
+    path: str
+    source: str
+    images: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +174,7 @@ class Manifest:
         artifacts: The exported files.
         passes: Reports of the passes over the graph, the fold report among them.
         warnings: What the user was told when the model was exported.
+        held_back: Of the last calibration.
         calibration_notes: What the last calibration found worth telling.
         versions: Packages that had a hand in it.
         command: The command line, or the call.
@@ -170,6 +193,7 @@ class Manifest:
     artifacts: tuple[ArtifactRecord, ...]
     passes: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
+    held_back: HeldBackRecord | None = None
     calibration_notes: tuple[str, ...] = ()
     versions: Mapping[str, str]
     command: tuple[str, ...]
@@ -195,6 +219,7 @@ def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
                 "artifacts": tuple(_artifact(record) for record in fields["artifacts"]),
                 "passes": tuple(fields["passes"]),
                 "warnings": tuple(fields["warnings"]),
+                "held_back": None if fields["held_back"] is None else HeldBackRecord(**fields["held_back"]),
                 "calibration_notes": tuple(fields["calibration_notes"]),
                 "command": tuple(fields["command"]),
             }
@@ -214,7 +239,9 @@ def _check_names(manifest: Manifest) -> None:
     """See that no name leads out of the bundle: files are written and removed under these names."""
     artifacts = (record.path for record in manifest.artifacts)
     references = (record.path for record in manifest.reference)
-    for name in (manifest.model.name, *artifacts, *references):
+    specs = (name for record in manifest.artifacts for name in (record.spec, record.integers) if name)
+    images = (manifest.held_back.path,) if manifest.held_back else ()
+    for name in (manifest.model.name, *artifacts, *references, *specs, *images):
         if name in {"", ".", ".."} or "/" in name or "\\" in name:
             raise ValueError(f"{name!r} is no file name")
 

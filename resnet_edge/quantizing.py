@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from resnet_edge import bundle as bundles
+from resnet_edge.contents import artifact_contract, fold, full_contract, load_imported
 from resnet_edge.converters import ConversionSettings, QuantizingConverter, load_converter
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
-from resnet_edge.manifest import ArtifactRecord, Manifest
+from resnet_edge.manifest import ArtifactRecord, HeldBackRecord, Manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ HELD_BACK = 256
 
 SMALL_COVARIANCES = 128 * 2**20
 """Bytes of the layers' input covariances up to which learned rounding is the default: a matter of seconds."""
+
+HELD_BACK_NAME = "held-back.npz"
 
 STATISTICS_NAME = "calibration-{key}.npz"
 
@@ -96,6 +99,21 @@ class Observed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every format of a recipe is written from.
+
+    Attributes:
+        quantized: The graph, its spec and its integers.
+        spec: The file with the spec.
+        integers: The file with the integers.
+    """
+
+    quantized: Quantized
+    spec: Path
+    integers: Path
+
+
+@dataclass(frozen=True, kw_only=True)
 class Quantizer:
     """Quantizes the model of one bundle in the making.
 
@@ -116,72 +134,42 @@ class Quantizer:
         from resnet_edge.quantization.overrides import resolve
 
         with self.stages.stage("load the graph"):
-            imported, graph = self._graphs()
+            imported = load_imported(self.folder, self.manifest)
+            graph = fold(imported, self.manifest)
             resolve(self.options.overrides, graph)  # a typo is to cost no calibration
         converters = {recipe.name: self._converters(recipe) for recipe in recipes}
-        contract = self._contract()
+        contract = artifact_contract(self.manifest)
         dataset = None if calibration is None else self._dataset(calibration, contract)
         notes = () if dataset is None else (*dataset.notes, *self._examine(imported, dataset))
         judge = self._judge(graph, dataset, contract)
+        held_back = self.manifest.held_back if dataset is None else self._hold_back(dataset)
         observed: dict[bool, Observed] = {}
         added: list[ArtifactRecord] = []
         for recipe in recipes:
             if recipe.equalize not in observed:
                 observed[recipe.equalize] = self._observe(graph, dataset, equalized=recipe.equalize)
-            written = self._write_recipe(recipe, converters[recipe.name], observed[recipe.equalize], judge)
-            added += written
+            with self.stages.stage(f"quantize {recipe.name}"):
+                plan = self._plan(recipe, observed[recipe.equalize], graph)
+            added += [
+                self._write(name, to, recipe, plan, judge) for name, to in converters[recipe.name].items()
+            ]
         kept = self._still_valid(added)
-        return replace(self.manifest, artifacts=(*kept, *added), calibration_notes=notes)
+        return replace(self.manifest, artifacts=(*kept, *added), held_back=held_back, calibration_notes=notes)
 
     def _still_valid(self, added: Sequence[ArtifactRecord]) -> list[ArtifactRecord]:
-        """The bundle's artifacts but for those replaced, and those of a spec that is no longer there."""
+        """The bundle's artifacts but for those replaced, and those of integers that are no longer there."""
         paths = {artifact.path for artifact in added}
-        specs = {artifact.spec: artifact.spec_sha256 for artifact in added}
+        integers = {artifact.spec: (artifact.spec_sha256, artifact.integers_sha256) for artifact in added}
         kept = []
         for artifact in self.manifest.artifacts:
             if artifact.path in paths:
                 continue
-            if artifact.spec_sha256 == specs.get(artifact.spec, artifact.spec_sha256):
+            own = (artifact.spec_sha256, artifact.integers_sha256)
+            if integers.get(artifact.spec, own) == own:
                 kept.append(artifact)
             else:  # other integers under the same recipe's name
                 bundles.remove(self.folder / artifact.path)
         return kept
-
-    def _graphs(self) -> tuple[Graph, Graph]:
-        """The imported graph, and the folded one that every precision starts from."""
-        from resnet_edge.graph.serialization import load_graph
-        from resnet_edge.passes import run_passes
-
-        imported = load_graph(self._kept_graph())
-        folded_in = self._full_contract() if self.manifest.fold_input else None
-        return imported, run_passes(imported, preprocessing=folded_in).graph
-
-    def _kept_graph(self) -> Path:
-        """Where the bundle keeps the imported graph.
-
-        Raises:
-            ModelRejectedError: There is none, or it is not what the export wrote.
-        """
-        record = next((record for record in self.manifest.reference if record.format == "graph"), None)
-        if record is None:
-            raise ModelRejectedError("the bundle has no graph", next_step="export the model again")
-        if bundles.digest(self.folder / record.path) != record.sha256:
-            raise ModelRejectedError(
-                "the bundle's graph was changed after the export",
-                where=record.path,
-                next_step="export the model again",
-            )
-        return self.folder / record.path
-
-    def _full_contract(self) -> Preprocessing:
-        from resnet_edge.data.preprocessing import Preprocessing
-
-        return Preprocessing.from_json(self.manifest.preprocessing)
-
-    def _contract(self) -> Preprocessing:
-        """What is done to an image before the artifacts see it."""
-        contract = self._full_contract()
-        return contract.folded() if self.manifest.fold_input else contract
 
     def _dataset(self, calibration: str, contract: Preprocessing) -> Dataset:
         from resnet_edge.data.datasets import open_dataset
@@ -199,8 +187,8 @@ class Quantizer:
             count = min(self.options.samples, IMAGES)
             (images,) = dataset.batches(0, count, count)
             if self.manifest.fold_input:
-                images = self._full_contract().apply(images.astype("uint8"))
-            diagnosis = examine(imported, images, self._full_contract())
+                images = full_contract(self.manifest).apply(images.astype("uint8"))
+            diagnosis = examine(imported, images, full_contract(self.manifest))
         if not diagnosis.message:
             return []
         if self.options.strict:
@@ -236,6 +224,15 @@ class Quantizer:
         with self.stages.stage("run the float model"):
             return Judge.over(graph, dataset, self.options.samples, HELD_BACK, contract)
 
+    def _hold_back(self, dataset: Dataset) -> HeldBackRecord:
+        """Keep what ``verify`` needs where no other images are at hand."""
+        from resnet_edge.data.held_back import save_held_back
+
+        path = self.folder / HELD_BACK_NAME
+        bundles.remove(path)
+        count = save_held_back(dataset, path, calibrated=self.options.samples, most=HELD_BACK)
+        return HeldBackRecord(path=path.name, source=dataset.name, images=count, sha256=bundles.digest(path))
+
     def _observe(self, graph: Graph, dataset: Dataset | None, *, equalized: bool) -> Observed:
         """Send the images through the graph; an equalized one has ranges of its own."""
         from resnet_edge.quantization.equalization import equalize
@@ -252,32 +249,27 @@ class Quantizer:
             moments = measure(graph, dataset.batches(0, self.options.samples, 16))
         return Observed(graph=graph, statistics=statistics, moments=moments)
 
-    def _write_recipe(
-        self,
-        recipe: Recipe,
-        converters: Mapping[str, QuantizingConverter],
-        observed: Observed,
-        judge: Judge,
-    ) -> list[ArtifactRecord]:
+    def _plan(self, recipe: Recipe, observed: Observed, folded: Graph) -> Plan:
+        """Decide every integer of a recipe, and keep them with their scales."""
         from resnet_edge.quantization.quantize import quantize_graph
+        from resnet_edge.quantization.storage import save_integers
 
-        with self.stages.stage(f"quantize {recipe.name}"):
-            quantized = quantize_graph(
-                observed.graph,
-                recipe,
-                observed.statistics,
-                io=self.options.io,
-                overrides=self.options.overrides,
-                input_range=(0.0, 255.0) if self.manifest.fold_input else None,
-                moments=observed.moments,
-            )
+        quantized = quantize_graph(
+            observed.graph,
+            recipe,
+            observed.statistics,
+            io=self.options.io,
+            overrides=self.options.overrides,
+            input_range=(0.0, 255.0) if self.manifest.fold_input else None,
+            moments=observed.moments,
+        )
         spec = self.folder / f"{self.manifest.model.name}-{recipe.name}.spec.json"
-        bundles.remove(spec)
+        integers = self.folder / f"{self.manifest.model.name}-{recipe.name}.integers.safetensors"
+        for path in (spec, integers):
+            bundles.remove(path)
         spec.write_text(quantized.spec.text(), encoding="utf-8")
-        return [
-            self._write(name, converter, recipe, quantized, spec, judge)
-            for name, converter in converters.items()
-        ]
+        save_integers(quantized, folded, integers)
+        return Plan(quantized=quantized, spec=spec, integers=integers)
 
     def _converters(self, recipe: Recipe) -> dict[str, QuantizingConverter]:
         """The formats asked for, or those of the bundle, as far as the recipe and the converters go."""
@@ -299,14 +291,14 @@ class Quantizer:
         name: str,
         converter: QuantizingConverter,
         recipe: Recipe,
-        quantized: Quantized,
-        spec: Path,
+        plan: Plan,
         judge: Judge,
     ) -> ArtifactRecord:
         """Write one artifact, compare what it holds with the spec, and run it."""
         from resnet_edge.quantization.readback import check
 
         path = self.folder / f"{self.manifest.model.name}-{recipe.name}{converter.suffix}"
+        quantized = plan.quantized
         bundles.remove(path)
         with self.stages.stage(f"write {recipe.name} {name}"):
             converter.convert(quantized.graph, path, self._settings(), quantized)
@@ -324,8 +316,10 @@ class Quantizer:
             size=bundles.size(path),
             sha256=bundles.digest(path),
             parity=parity,
-            spec=spec.name,
-            spec_sha256=bundles.digest(spec),
+            spec=plan.spec.name,
+            spec_sha256=bundles.digest(plan.spec),
+            integers=plan.integers.name,
+            integers_sha256=bundles.digest(plan.integers),
         )
 
     def _settings(self) -> ConversionSettings:

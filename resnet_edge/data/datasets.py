@@ -95,6 +95,11 @@ class Dataset:
             yield self._inputs(block, position)
             position += len(block)
 
+    def fitted(self, start: int = 0, stop: int | None = None) -> Iterator[Image]:
+        """The images before normalization, one by one: pixels in RGB at the model's size, floats as given."""
+        for image in self.images.images(start, self._end(stop)):
+            yield self.preprocessing.fit(image) if image.dtype == np.uint8 else image
+
     def digest(self, start: int = 0, stop: int | None = None) -> str:
         """SHA-256 of the images ``start`` to ``stop`` and the contract: equal for equal model inputs."""
         total = hashlib.sha256(json.dumps(self.preprocessing.to_json()).encode())

@@ -160,22 +160,24 @@ class Preprocessing:
                 allowed=f"uint8 (N, height, width, {self.channels})",
                 next_step="give 8-bit images with the model's number of channels",
             )
-        if images.shape[1:3] != self.input_size:
-            images = self._fit_all(images)
+        fits = images.shape[1:3] == self.input_size
+        return self.normalize(images if fits else np.stack([self.fit(image) for image in images]))
+
+    def normalize(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+        """Model inputs for pixels 0..255 (N, height, width, channels), RGB, that have the model's size."""
         if self.bgr:
-            images = images[..., ::-1]
+            pixels = pixels[..., ::-1]
         scale, offset = (numbers.astype(np.float32) for numbers in self.affine())
-        inputs: NDArray[np.float32] = images * scale + offset
+        inputs: NDArray[np.float32] = pixels * scale + offset
         return inputs
 
-    def _fit_all(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        fitted = np.empty((len(images), *self.input_size, self.channels), np.uint8)
-        for number, image in enumerate(images):
-            fitted[number] = self._fit(image)
-        return fitted
+    def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Scale to cover ``resize``, cut ``input_size`` from the centre; (H, W, C) to (height, width, C).
 
-    def _fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Scale to cover ``resize``, cut ``input_size`` from the centre; (H, W, C) to (height, width, C)."""
+        An image that has the model's size stays as it is.
+        """
+        if image.shape[:2] == self.input_size:
+            return image
         # Deferred: only images of another size than the model's need Pillow.
         from PIL import Image
 

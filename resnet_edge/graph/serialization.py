@@ -20,7 +20,10 @@ from resnet_edge.graph.geometry import Padding, ShapeError
 from resnet_edge.graph.graph import Graph, Node
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from resnet_edge.graph.operators import Operator, Weight
 
@@ -51,15 +54,24 @@ def save_graph(graph: Graph, path: Path) -> None:
     ]
     structure = {"schema": SCHEMA, "name": graph.name, "output": graph.output, "nodes": nodes}
     tensors = {
-        f"{node.name}:{role}": np.ascontiguousarray(array)
-        for node in graph.nodes
-        for role, array in node.op.weights().items()
+        f"{node.name}:{role}": array for node in graph.nodes for role, array in node.op.weights().items()
     }
+    # One entry: the library writes several in any order, and the same graph is to give the same bytes.
+    write_tensors(tensors, path, metadata={"graph": json.dumps(structure)})
+
+
+def write_tensors(
+    tensors: Mapping[str, NDArray[np.generic]], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a ``.safetensors`` file that others may read, as they may what else is in its folder.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     path.touch()  # the library makes its file readable for its owner only
     mode = path.stat().st_mode
     try:
-        # One entry: the library writes several in any order, and the same graph is to give the same bytes.
-        save_file(tensors, path, metadata={"graph": json.dumps(structure)})
+        save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path, metadata)
         path.chmod(mode)
     except SafetensorError as error:  # its text is all that is left of the operating system's error
         raise OSError(0, str(error), str(path)) from error

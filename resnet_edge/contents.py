@@ -1,0 +1,72 @@
+"""What a bundle holds, opened: its contract and its graphs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resnet_edge import bundle as bundles
+from resnet_edge.errors import ModelRejectedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnet_edge.data.preprocessing import Preprocessing
+    from resnet_edge.graph import Graph
+    from resnet_edge.manifest import Manifest, ReferenceRecord
+
+
+def full_contract(manifest: Manifest) -> Preprocessing:
+    """Everything between an image's pixels and what the model as the user brought it takes."""
+    from resnet_edge.data.preprocessing import Preprocessing
+
+    return Preprocessing.from_json(manifest.preprocessing)
+
+
+def artifact_contract(manifest: Manifest) -> Preprocessing:
+    """What is done to an image before the artifacts see it."""
+    contract = full_contract(manifest)
+    return contract.folded() if manifest.fold_input else contract
+
+
+def find_reference(manifest: Manifest, kind: str) -> ReferenceRecord | None:
+    """The record of the float model in one of its forms."""
+    return next((record for record in manifest.reference if record.format == kind), None)
+
+
+def load_imported(folder: Path, manifest: Manifest) -> Graph:
+    """The graph as it was imported, before any pass.
+
+    Raises:
+        ModelRejectedError: There is none, or it is not what the export wrote.
+    """
+    from resnet_edge.graph.serialization import load_graph
+
+    record = find_reference(manifest, "graph")
+    if record is None:
+        raise ModelRejectedError("the bundle has no graph", next_step="export the model again")
+    check_digest(folder, record)
+    return load_graph(folder / record.path)
+
+
+def fold(imported: Graph, manifest: Manifest) -> Graph:
+    """The folded graph, which every quantized artifact is made from."""
+    from resnet_edge.passes import run_passes
+
+    return run_passes(imported, preprocessing=full_contract(manifest) if manifest.fold_input else None).graph
+
+
+def check_digest(folder: Path, record: ReferenceRecord) -> None:
+    """See that a form of the float model is what the export wrote.
+
+    Raises:
+        ModelRejectedError: It is gone or was changed.
+    """
+    path = folder / record.path
+    if not path.exists() or bundles.digest(path) != record.sha256:
+        raise ModelRejectedError(
+            "the bundle's float model was changed after the export"
+            if path.exists()
+            else "the bundle lacks its float model",
+            where=record.path,
+            next_step="export the model again",
+        )
