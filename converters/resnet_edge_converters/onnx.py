@@ -10,7 +10,6 @@ from onnx import ModelProto, helper
 import resnet_edge
 from resnet_edge.engines.onnx import LAYOUT_KEY, QUANTIZATION_KEY, OnnxEngine
 from resnet_edge.errors import UsageError
-from resnet_edge.graph import INPUT_NAME
 from resnet_edge.quantization.spec import Quantized
 from resnet_edge_converters.onnx_file import write_model
 from resnet_edge_converters.onnx_graph import OnnxGraphBuilder
@@ -121,6 +120,6 @@ def _border(builder: OnnxGraphBuilder) -> dict[str, str]:
             "scale": tensors[name].scale,
             "zero_point": int(builder.types.zero_point(tensors[name])),
         }
-        for name in (INPUT_NAME, graph.output)
+        for name in (*graph.inputs, graph.output)
     }
     return {QUANTIZATION_KEY: json.dumps(forms)}

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from resnet_edge.graph import INPUT_NAME
 from resnet_edge_converters.onnx_constants import (
     OUTPUT_SCALE,
     OUTPUT_ZERO_POINT,
@@ -138,23 +137,25 @@ class OnnxGraphBuilder:
             steps[-1].output[0] = result = self._name(node.name, dtypes[-1])
             self._forms[node.name] = {dtypes[-1]: result}
         else:  # the image as it comes
-            self._forms[node.name] = {self.types.io: INPUT_NAME}
+            self._forms[node.name] = {self.types.io: node.name}
         for step, shape, kind in zip(steps, dims, dtypes, strict=True):
             self._append(step, shape, kind)
 
     def proto(self) -> GraphProto:
         """The ONNX graph, without its constants."""
         graph, io = self._graph, self.types.io
-        shape = graph.input_shape
-        image = shape if self.settings.onnx_layout == "nhwc" else stored(shape)
         output = self.tensor(graph.output, io)
         return helper.make_graph(
             self._nodes,
             graph.name,
-            inputs=[self._value(INPUT_NAME, image, io)],
+            inputs=[self._value(name, self._given_shape(name), io) for name in graph.inputs],
             outputs=[self._value(output, stored(graph.shapes[graph.output]), io)],
             value_info=self._inner,
         )
+
+    def _given_shape(self, name: str) -> Shape:
+        shape = self._graph.shapes[name]
+        return shape if self.settings.onnx_layout == "nhwc" else stored(shape)
 
     def _append(self, step: NodeProto, shape: Shape, dtype: DType) -> None:
         self._nodes.append(step)
@@ -164,7 +165,7 @@ class OnnxGraphBuilder:
     def _name(self, node: str, dtype: DType) -> str:
         """The name of a node's result in one type."""
         own = self.types.io if node == self._graph.output else self.types.held(node)
-        if node == INPUT_NAME or dtype != own:
+        if node in self._graph.inputs or dtype != own:
             return self.unused_name(f"{node}/{dtype.name}")
         return self._graph.tensor_name(node)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from resnet_edge.errors import ConversionFailedError, UsageError
-from resnet_edge.graph import INPUT_NAME
 from resnet_edge.graph.operators import (
     Concat,
     Elementwise,
@@ -85,7 +84,7 @@ class ElementTypes:
                 allowed=f"float32, {self.integer}",
                 next_step=f"use --io {self.integer}, or --onnx-activations {self.io}",
             )
-        for name in (INPUT_NAME, quantized.graph.output):
+        for name in (*quantized.graph.inputs, quantized.graph.output):
             if self.io != FLOAT32 and name not in quantized.spec.tensors:
                 raise UsageError(
                     f"the file cannot take and give {self.io}",

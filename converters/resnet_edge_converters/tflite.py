@@ -44,13 +44,14 @@ class TFLiteConverter:
         graph = quantized.graph
         model = ModelBuilder(graph.name)
         emitter = Emitter(quantized, model, settings.batch)
-        image = emit_input(graph.nodes[0], emitter)
-        for node in graph.nodes[1:]:
-            emit(node, emitter)
+        inputs = {graph.tensor_name(name): emit_input(graph.by_name[name], emitter) for name in graph.inputs}
+        for node in graph.nodes:
+            if node.name not in graph.inputs:
+                emit(node, emitter)
         model.write(
             destination,
             description=f"{graph.name}, written by resnet-edge {__version__}",
-            inputs={graph.tensor_name(graph.nodes[0].name): image},
+            inputs=inputs,
             outputs={graph.output_name: emit_output(emitter)},
             metadata=settings.metadata,
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resnet_edge.graph import INPUT_NAME
-
 if TYPE_CHECKING:
     from resnet_edge.graph import Graph
     from resnet_edge.quantization.spec import QuantSpec
@@ -35,14 +33,14 @@ class Names:
     def integer(self, node: str) -> str:
         """A node's output in integers: the node's own, unless that is the name of the file's float tensor."""
         dtype = self._spec.tensors[node].dtype
-        at_border = node in (INPUT_NAME, self._graph.output)
+        at_border = node in (*self._graph.inputs, self._graph.output)
         if at_border and self._spec.io != dtype:
             return self.part(node, dtype)
         return self._graph.tensor_name(node)
 
     def computed(self, node: str) -> str:
         """A node's output where it is computed in float (or given: the image); it may be quantized then."""
-        if node in self._spec.tensors and node != INPUT_NAME:
+        if node in self._spec.tensors and node not in self._graph.inputs:
             return self.part(node, "unquantized")
         return self._graph.tensor_name(node)
 

@@ -42,7 +42,8 @@ class Graph:
 
     Attributes:
         name: The model's name.
-        nodes: Topologically ordered; the first is the input, named ``image``.
+        nodes: Topologically ordered; the first is the input, named ``image``. A model has no other; what is
+            made of a single operator has one ``Input`` more for each further tensor that it takes.
         output: Name of the node whose tensor is the result.
 
     Raises:
@@ -89,6 +90,11 @@ class Graph:
             for name in node.inputs:
                 users[name].append(node)
         return {name: tuple(nodes) for name, nodes in users.items()}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the ``Input`` nodes, ``image`` first."""
+        return tuple(node.name for node in self.nodes if isinstance(node.op, Input))
 
     @property
     def input_shape(self) -> Shape:
