@@ -160,8 +160,7 @@ class Preprocessing:
                 allowed=f"uint8 (N, height, width, {self.channels})",
                 next_step="give 8-bit images with the model's number of channels",
             )
-        fits = images.shape[1:3] == self.input_size
-        return self.normalize(images if fits else np.stack([self.fit(image) for image in images]))
+        return self.normalize(images if images.shape[1:3] == self.input_size else self._fit_all(images))
 
     def normalize(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Model inputs for pixels 0..255 (N, height, width, channels), RGB, that have the model's size."""
@@ -170,6 +169,12 @@ class Preprocessing:
         scale, offset = (numbers.astype(np.float32) for numbers in self.affine())
         inputs: NDArray[np.float32] = pixels * scale + offset
         return inputs
+
+    def _fit_all(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        fitted = np.empty((len(images), *self.input_size, self.channels), np.uint8)
+        for number, image in enumerate(images):
+            fitted[number] = self.fit(image)
+        return fitted
 
     def fit(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Scale to cover ``resize``, cut ``input_size`` from the centre; (H, W, C) to (height, width, C).

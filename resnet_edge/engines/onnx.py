@@ -12,6 +12,7 @@ from resnet_edge.engines.integers import IntegerForm
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import ModuleType, TracebackType
 
@@ -51,20 +52,7 @@ class OnnxEngine:
     """
 
     def __init__(self, artifact: Path, *, threads: int = 1) -> None:
-        runtime = _runtime()
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = _ERRORS_ONLY
-        try:
-            self._session = runtime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's exceptions share no other base class
-            raise ModelRejectedError(
-                "ONNX Runtime does not accept the file",
-                where=str(artifact),
-                found=str(error).strip(),
-                next_step="look into it with `resnet-edge inspect`, or export it again",
-            ) from error
+        self._session = open_session(artifact, threads=threads)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) != 1:
             raise ModelRejectedError(
@@ -79,7 +67,7 @@ class OnnxEngine:
         self._output_form = _integer_form(outputs[0], metadata, artifact)
         batch, *shape = inputs[0].shape
         self._batch: int | None = batch if isinstance(batch, int) else None
-        self._nchw = _takes_nchw(metadata, shape)
+        self._nchw = takes_nchw(metadata, shape)
         self._image_shape: Shape = (*shape[1:], shape[0]) if self._nchw else tuple(shape)
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -110,6 +98,34 @@ class OnnxEngine:
         self.close()
 
 
+def open_session(artifact: Path, *, threads: int, model: bytes | None = None) -> Any:
+    """ONNX Runtime's session, with its graph optimizations.
+
+    Args:
+        artifact: The ``.onnx`` file.
+        threads: Within an operator.
+        model: What to open in the file's place: its bytes, changed.
+
+    Raises:
+        DependencyMissingError: ONNX Runtime is not installed.
+        ModelRejectedError: ONNX Runtime does not accept the file.
+    """
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    try:
+        return runtime.InferenceSession(model or artifact, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no other base class
+        raise ModelRejectedError(
+            "ONNX Runtime does not accept the file",
+            where=str(artifact),
+            found=str(error).strip(),
+            next_step="look into it with `resnet-edge inspect`, or export it again",
+        ) from error
+
+
 def _runtime() -> ModuleType:
     try:
         import onnxruntime
@@ -123,7 +139,7 @@ def _runtime() -> ModuleType:
     return module
 
 
-def _takes_nchw(metadata: dict[str, str], shape: list[int | str]) -> bool:
+def takes_nchw(metadata: Mapping[str, str], shape: Sequence[int | str]) -> bool:
     """Whether an image of ``shape``, the batch left out, has its channels first."""
     if LAYOUT_KEY in metadata:
         return metadata[LAYOUT_KEY] == "nchw"

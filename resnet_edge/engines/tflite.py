@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -41,7 +42,7 @@ class TFLiteEngine:
     """
 
     def __init__(self, artifact: Path, *, threads: int = 1, kernels: Kernels = "xnnpack") -> None:
-        self._interpreter = _open(artifact, threads, kernels)
+        self._interpreter = open_interpreter(artifact, threads=threads, kernels=kernels)
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if not (len(inputs) == len(outputs) == 1 and _is_image(inputs[0]) and _is_number(outputs[0])):
             raise ModelRejectedError(
@@ -92,8 +93,19 @@ class TFLiteEngine:
         self.close()
 
 
-def _open(artifact: Path, threads: int, kernels: Kernels) -> Any:
-    """LiteRT's interpreter with memory for the file's own batch."""
+def open_interpreter(artifact: Path, *, threads: int, kernels: Kernels, all_tensors: bool = False) -> Any:
+    """LiteRT's interpreter with memory for the file's own batch.
+
+    Args:
+        artifact: The ``.tflite`` file.
+        threads: Within an operator.
+        kernels: What computes.
+        all_tensors: Keep every tensor of a run, instead of those of the file's ends only.
+
+    Raises:
+        DependencyMissingError: ai-edge-litert is not installed.
+        ModelRejectedError: LiteRT does not accept the file.
+    """
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
     except ImportError as error:
@@ -105,11 +117,14 @@ def _open(artifact: Path, threads: int, kernels: Kernels) -> Any:
         ) from error
     resolvers = {"xnnpack": OpResolverType.AUTO, "reference": OpResolverType.BUILTIN_REF}
     try:
-        with without_lines(_DELEGATE_NOTICE):
+        with without_lines(_DELEGATE_NOTICE), warnings.catch_warnings():
+            # Keeping every tensor costs memory, as it warns; that is what it is asked for.
+            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
             interpreter = Interpreter(
                 model_path=str(artifact),
                 num_threads=threads,
                 experimental_op_resolver_type=resolvers[kernels],
+                experimental_preserve_all_tensors=all_tensors,
             )
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:

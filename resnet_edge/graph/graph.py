@@ -91,7 +91,7 @@ class Graph:
                 users[name].append(node)
         return {name: tuple(nodes) for name, nodes in users.items()}
 
-    @property
+    @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the ``Input`` nodes, ``image`` first."""
         return tuple(node.name for node in self.nodes if isinstance(node.op, Input))

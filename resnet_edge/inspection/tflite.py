@@ -62,7 +62,7 @@ def inspect_tflite(path: Path) -> FileReport:
 def _report(file: TFLiteFile) -> FileReport:
     main = file.subgraphs[0]
     operators = [operator for subgraph in file.subgraphs for operator in subgraph.operators]
-    macs = [(_macs(operator), _runs_in_int8(operator)) for operator in operators if _multiplies(operator)]
+    macs = [(_macs(operator), _runs_in_int8(operator)) for operator in operators if multiplies(operator)]
     known = [count for count, _ in macs if count is not None]
     total = sum(known) if len(known) == len(macs) else None
     in_int8 = sum(count for count, int8 in macs if int8 and count is not None)
@@ -116,12 +116,17 @@ def _is_weight(tensor: Tensor, *, is_bias: bool) -> bool:
     return tensor.constant and bool(tensor.shape) and counted
 
 
-def _multiplies(operator: Operator) -> bool:
+def multiplies(operator: Operator) -> bool:
+    """Whether it is one of :data:`WEIGHT_INPUT`."""
     return operator.name in WEIGHT_INPUT and not operator.custom
 
 
-def _factors(operator: Operator) -> tuple[Tensor, Tensor, Tensor]:
-    """The features, the weights and the result of an operator that multiplies."""
+def factors(operator: Operator) -> tuple[Tensor, Tensor, Tensor]:
+    """The features, the weights and the result of an operator that multiplies.
+
+    Raises:
+        ValueError: It lacks one: the file is damaged.
+    """
     place = WEIGHT_INPUT[operator.name]
     features = operator.inputs[2 if operator.name == "TRANSPOSE_CONV" else 0]
     weights, result = operator.inputs[place], operator.outputs[0]
@@ -132,7 +137,7 @@ def _factors(operator: Operator) -> tuple[Tensor, Tensor, Tensor]:
 
 def _macs(operator: Operator) -> int | None:
     """Multiply-accumulates for one image: the first dimension is the batch."""
-    features, weights, result = _factors(operator)
+    features, weights, result = factors(operator)
     match operator.name:
         case "CONV_2D":  # (out, height, width, in / groups)
             shape = result.shape[1:] + weights.shape[1:]
@@ -161,7 +166,7 @@ def _product(shape: Shape) -> int | None:
 
 
 def _runs_in_int8(operator: Operator) -> bool:
-    features, weights, _ = _factors(operator)
+    features, weights, _ = factors(operator)
     return features.dtype in AT_MOST_8_BITS and weights.dtype in AT_MOST_8_BITS
 
 
@@ -196,7 +201,7 @@ def _notes(file: TFLiteFile, operators: Collection[Operator]) -> Iterator[str]:
     custom = sorted({operator.name for operator in operators if operator.custom})
     if custom:
         yield f"needs a runtime with the custom operators {', '.join(custom)}"
-    hybrid = [operator for operator in operators if _multiplies(operator) and _is_hybrid(operator)]
+    hybrid = [operator for operator in operators if multiplies(operator) and _is_hybrid(operator)]
     if hybrid:
         yield (
             f"{len(hybrid)} operator(s) have 8-bit weights and float features: "
@@ -215,5 +220,5 @@ def _notes(file: TFLiteFile, operators: Collection[Operator]) -> Iterator[str]:
 
 
 def _is_hybrid(operator: Operator) -> bool:
-    features, weights, _ = _factors(operator)
+    features, weights, _ = factors(operator)
     return features.dtype == "float32" and weights.dtype in AT_MOST_8_BITS

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from resnet_edge.reports.figures import kilobytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -30,11 +32,6 @@ def _table(*columns: str) -> Table:
 def _row(table: Table, *cells: object) -> None:
     # Names come from the user's files: never let them be read as markup.
     table.add_row(*(escape(str(cell)) for cell in cells))
-
-
-def kilobytes(size: int) -> str:
-    """A size in kB of 1000 bytes."""
-    return f"{size / 1000:,.0f} kB"
 
 
 def _millions(count: int) -> str:
