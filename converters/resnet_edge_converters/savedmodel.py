@@ -1,6 +1,6 @@
 """The converter for SavedModel.
 
-TensorFlow takes seconds and half a gigabyte to load, so it is loaded when a folder is written, read or opened.
+TensorFlow takes seconds and half a gigabyte to load: it is loaded when a folder is written, read or opened.
 """
 
 from __future__ import annotations

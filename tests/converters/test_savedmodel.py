@@ -209,3 +209,13 @@ def test_missing_tensorflow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(sys.modules, "resnet_edge.tensorflow_import")
     with pytest.raises(DependencyMissingError, match="pip install tensorflow"):
         SavedModelEngine(tmp_path)
+
+
+def test_tensorflow_is_not_loaded_to_choose_the_format() -> None:
+    """Half a gigabyte, which calibration would otherwise come on top of."""
+    script = (
+        "import sys; from resnet_edge.converters import load_converter;"
+        "load_converter('savedmodel'); print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
