@@ -12,7 +12,7 @@ from resnet_edge.engines.integers import IntegerForm
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
     from types import ModuleType, TracebackType
 
@@ -44,6 +44,10 @@ class OnnxEngine:
     Args:
         artifact: The ``.onnx`` file.
         threads: Threads that ONNX Runtime uses within an operator.
+        exposed: Names of tensors to keep of every run. ONNX Runtime may then fuse fewer operators.
+
+    Attributes:
+        tensors: The exposed ones of the last run, as the file has them; without those that it has not.
 
     Raises:
         DependencyMissingError: ONNX Runtime is not installed.
@@ -51,9 +55,13 @@ class OnnxEngine:
             say what its integers stand for.
     """
 
-    def __init__(self, artifact: Path, *, threads: int = 1) -> None:
-        self._session = open_session(artifact, threads=threads)
+    def __init__(self, artifact: Path, *, threads: int = 1, exposed: Collection[str] = ()) -> None:
+        model = _with_outputs(artifact, exposed) if exposed else None
+        self._session = open_session(artifact, threads=threads, model=model)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._exposed = [tensor.name for tensor in outputs if tensor.name in exposed]
+        self.tensors: dict[str, NDArray[Any]] = {}
+        outputs = outputs[: len(outputs) - len(self._exposed)]
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) != 1:
             raise ModelRejectedError(
                 "the model does not take one image and give one output",
@@ -82,7 +90,8 @@ class OnnxEngine:
         if self._nchw:
             images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         given = images if self._input_form is None else self._input_form.quantized(images)
-        (output,) = self._session.run(None, {self._input: given})
+        output, *inner = self._session.run(None, {self._input: given})
+        self.tensors = dict(zip(self._exposed, inner, strict=True))
         return np.asarray(output) if self._output_form is None else self._output_form.real(output)
 
     def close(self) -> None:
@@ -124,6 +133,15 @@ def open_session(artifact: Path, *, threads: int, model: bytes | None = None) ->
             found=str(error).strip(),
             next_step="look into it with `resnet-edge inspect`, or export it again",
         ) from error
+
+
+def _with_outputs(artifact: Path, names: Collection[str]) -> bytes:
+    """The file with some of its inner tensors as outputs behind its own."""
+    import onnx
+
+    model = onnx.load(artifact)
+    model.graph.output.extend(value for value in model.graph.value_info if value.name in names)
+    return model.SerializeToString()
 
 
 def _runtime() -> ModuleType:

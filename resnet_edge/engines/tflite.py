@@ -14,6 +14,7 @@ from resnet_edge.errors import DependencyMissingError, ModelRejectedError
 from resnet_edge.quiet import without_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
     from types import TracebackType
 
@@ -35,14 +36,28 @@ class TFLiteEngine:
         artifact: The ``.tflite`` file.
         threads: Threads that LiteRT and XNNPACK use within an operator.
         kernels: What computes; the reference kernels are slow, and the same on every machine.
+        exposed: Names of tensors to keep of every run. All others are then kept too, which costs memory and
+            was never seen to change a result.
+
+    Attributes:
+        tensors: The exposed ones of the last run, as the file has them; without those that it has not.
 
     Raises:
         DependencyMissingError: ai-edge-litert is not installed.
         ModelRejectedError: LiteRT does not accept the file, or it takes no single image.
     """
 
-    def __init__(self, artifact: Path, *, threads: int = 1, kernels: Kernels = "xnnpack") -> None:
-        self._interpreter = open_interpreter(artifact, threads=threads, kernels=kernels)
+    def __init__(
+        self,
+        artifact: Path,
+        *,
+        threads: int = 1,
+        kernels: Kernels = "xnnpack",
+        exposed: Collection[str] = (),
+    ) -> None:
+        self._interpreter = open_interpreter(
+            artifact, threads=threads, kernels=kernels, all_tensors=bool(exposed)
+        )
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if not (len(inputs) == len(outputs) == 1 and _is_image(inputs[0]) and _is_number(outputs[0])):
             raise ModelRejectedError(
@@ -57,6 +72,9 @@ class TFLiteEngine:
         self._allocated = int(inputs[0]["shape"][0])
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
         self._input_form, self._output_form = _integer_form(inputs[0]), _integer_form(outputs[0])
+        details = self._interpreter.get_tensor_details() if exposed else []
+        self._exposed = {each["name"]: each["index"] for each in details if each["name"] in exposed}
+        self.tensors: dict[str, NDArray[Any]] = {}
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs (N, classes) for model inputs (N, height, width, channels).
@@ -74,6 +92,7 @@ class TFLiteEngine:
         given = images if self._input_form is None else self._input_form.quantized(images)
         self._interpreter.set_tensor(self._input, given)
         self._interpreter.invoke()
+        self.tensors = {name: self._interpreter.get_tensor(index) for name, index in self._exposed.items()}
         outputs: NDArray[Any] = self._interpreter.get_tensor(self._output)
         return outputs if self._output_form is None else self._output_form.real(outputs)
 
