@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -42,23 +42,66 @@ class Images(Protocol):
         """What identifies each, without decoding it."""
         ...
 
+    def pick(self, positions: NDArray[np.int64]) -> Images:
+        """Those at the given positions, which ascend."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NpzImages:
-    """The array ``images`` of a ``.npz`` file."""
+    """Rows of the array ``images`` of a ``.npz`` file.
+
+    Attributes:
+        array: The array.
+        positions: Which of its rows, ascending.
+    """
 
     array: NpzArray
+    positions: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return self.array.shape[0]
+        return len(self.positions)
 
     def images(self, start: int, stop: int) -> Iterator[Image]:
-        """The rows ``start`` to ``stop``."""
-        return self.array.rows(start, stop)
+        """The images ``start`` to ``stop``; rows between them are read over, since the file may be packed."""
+        wanted = self.positions[start:stop]
+        if not len(wanted):
+            return
+        first = int(wanted[0])
+        chosen = set(wanted.tolist())
+        for row, image in enumerate(self.array.rows(first, int(wanted[-1]) + 1), first):
+            if row in chosen:
+                yield image
 
     def contents(self, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes of the rows."""
-        return (f"{row.dtype}{row.shape}".encode() + row.tobytes() for row in self.array.rows(start, stop))
+        """The bytes of the images."""
+        return (f"{row.dtype}{row.shape}".encode() + row.tobytes() for row in self.images(start, stop))
+
+    def pick(self, positions: NDArray[np.int64]) -> NpzImages:
+        """Those at the given positions."""
+        return replace(self, positions=self.positions[positions])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArrayImages:
+    """Images in memory, (N, height, width, channels)."""
+
+    array: NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def images(self, start: int, stop: int) -> Iterator[Image]:
+        """The images ``start`` to ``stop``."""
+        return iter(self.array[start:stop])
+
+    def contents(self, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes of the images."""
+        return (image.tobytes() for image in self.array[start:stop])
+
+    def pick(self, positions: NDArray[np.int64]) -> ArrayImages:
+        """Those at the given positions."""
+        return ArrayImages(array=self.array[positions])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,6 +158,11 @@ class Dataset:
             ).hexdigest()
             for image in self.images.images(start, self._end(stop))
         )
+
+    def pick(self, positions: NDArray[np.int64]) -> Dataset:
+        """The images at the given positions, which ascend, with their labels."""
+        labels = None if self.labels is None else self.labels[positions]
+        return replace(self, images=self.images.pick(positions), labels=labels)
 
     def check_size(self, wanted: int) -> None:
         """See that there are enough images.
@@ -223,7 +271,7 @@ def _from_npz(path: Path, name: str, preprocessing: Preprocessing) -> Dataset:
     _check_images(images, name, preprocessing)
     return Dataset(
         name=name,
-        images=NpzImages(array=images),
+        images=NpzImages(array=images, positions=np.arange(images.shape[0])),
         preprocessing=preprocessing,
         labels=_labels(NpzArray.find(path, "labels"), images.shape[0], name),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
@@ -105,6 +105,11 @@ class ImageFolder:
                     "an image cannot be read", where=str(path), found=error.strerror or str(error)
                 ) from error
             yield content
+
+    def pick(self, positions: NDArray[np.int64]) -> ImageFolder:
+        """The images at the given positions."""
+        labels = None if self.labels is None else self.labels[positions]
+        return replace(self, paths=tuple(self.paths[position] for position in positions), labels=labels)
 
     def _decode(self, path: Path) -> NDArray[np.uint8]:
         from PIL import Image, ImageOps
