@@ -8,31 +8,41 @@ the last bit only.
 from __future__ import annotations
 
 import math
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import DataRejectedError
+from resnet_edge.graph import INPUT_NAME
 from resnet_edge.quantization.observed_session import ObservedSession
 from resnet_edge.quantization.observers import DEFAULT_OBSERVER, Batch, MinMax, find_observer
 from resnet_edge.quantization.statistics import Statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Executor, Future
 
     from resnet_edge.graph import Graph
     from resnet_edge.quantization.observed_session import StoredTensor
-    from resnet_edge.quantization.observers import Observer
+    from resnet_edge.quantization.observers import Observer, Reduced
     from resnet_edge.quantization.range_search import Limits
 
 Tensor: TypeAlias = NDArray[np.float32]
 
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
 TENSOR_BYTES = 32 * 2**20
 """Memory for all tensors of the images that run at a time: so many images are one step, but at least one.
 More is slower: the tensors leave the processor's cache before they are observed."""
+
+BYTES_UNDER_WAY = 160 * 2**20
+"""Memory for the tensors of all steps that run side by side: so many are under way, but at least two."""
 
 
 def calibrate(
@@ -56,15 +66,22 @@ def calibrate(
     """
     make = find_observer(observer)
     watches = {node.name: _Watch(node.name, graph.shapes[node.name][-1], make()) for node in graph.nodes}
-    threads = usable_cores()
-    session = ObservedSession(graph, threads)
+    image_bytes = 4 * sum(math.prod(shape) for shape in graph.shapes.values())
+    step = max(1, TENSOR_BYTES // image_bytes)
+    # A step's operators on one core each, and steps side by side, leave no core waiting for another.
+    side_by_side = min(usable_cores(), max(2, BYTES_UNDER_WAY // (step * image_bytes)))
+    session = ObservedSession(graph, usable_cores() // side_by_side)
+
+    def look(inputs: Tensor) -> dict[str, _Glimpse]:
+        return {name: watches[name].look(tensor) for name, tensor in session.run(inputs).items()}
+
     images = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for inputs in _steps(batches, _images_a_step(graph)):
-            tensors = session.run(inputs)
-            # Drained, so that an error in a thread is raised here.
-            list(pool.map(lambda name: watches[name].add(tensors[name]), tensors))  # noqa: B023
-            images += len(inputs)
+    with ThreadPoolExecutor(side_by_side) as pool:
+        # One more step waits its turn: a thread that is done finds work.
+        for glimpses in _in_order(pool, look, _steps(batches, step), side_by_side + 1):
+            for name, glimpse in glimpses.items():
+                watches[name].add(glimpse)
+            images = watches[INPUT_NAME].images
             if progress is not None:
                 progress(images)
         _check_any(images)
@@ -77,16 +94,24 @@ def calibrate(
     )
 
 
-def _images_a_step(graph: Graph) -> int:
-    floats = sum(math.prod(shape) for shape in graph.shapes.values())
-    return max(1, TENSOR_BYTES // (4 * floats))
-
-
 def _steps(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
     """The batches cut into pieces of at most ``size`` images."""
     for batch in batches:
         for start in range(0, len(batch), size):
             yield np.ascontiguousarray(batch[start : start + size], np.float32)
+
+
+def _in_order(
+    pool: Executor, work: Callable[[ItemT], ResultT], items: Iterable[ItemT], most: int
+) -> Iterator[ResultT]:
+    """The results in the items' order; at most ``most`` items are under way, which bounds the memory."""
+    waiting: deque[Future[ResultT]] = deque()
+    for item in items:
+        if len(waiting) == most:
+            yield waiting.popleft().result()
+        waiting.append(pool.submit(work, item))
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _check_any(images: int) -> None:
@@ -96,37 +121,64 @@ def _check_any(images: int) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Glimpse:
+    """What is left of the tensor of some images.
+
+    Attributes:
+        low: Smallest value of each image, (N,).
+        high: Largest value of each image, (N,).
+        sums: Of the means of every channel, (channels,).
+        reduced: What the observer made of it.
+    """
+
+    low: Tensor
+    high: Tensor
+    sums: NDArray[np.float64]
+    reduced: Reduced
+
+
 class _Watch:
     """Everything that is kept about one tensor.
 
     Attributes:
         extremes: Its smallest and largest value.
+        images: How many were seen.
     """
 
     def __init__(self, name: str, channels: int, observer: Observer) -> None:
         self.extremes = MinMax()
+        self.images = 0
         self._name, self._observer = name, observer
         self._sums = np.zeros(channels)
-        self._images = 0
 
-    def add(self, tensor: StoredTensor) -> None:
-        """Take in the tensor of the next images.
-
-        Raises:
-            DataRejectedError: It has an infinite or undefined element.
-        """
+    def look(self, tensor: StoredTensor) -> _Glimpse:
+        """Reduce the tensor of some images; several threads may do so at a time."""
         values = tensor.values
         axes = tuple(range(1, values.ndim))
         batch = Batch(values=values, low=values.min(axis=axes), high=values.max(axis=axes))
-        finite = np.isfinite(batch.low) & np.isfinite(batch.high)
-        if not finite.all():
-            self._reject(self._images + int(np.argmin(finite)))
-        self.extremes.add(batch)
-        self._observer.add(batch)
         others = tuple(axis for axis in axes if axis != tensor.channel_axis)
-        # NumPy adds up single images in float32, pairwise; over the images the sums are float64.
-        self._sums += values.mean(axis=others).sum(axis=0, dtype=np.float64)
-        self._images += len(values)
+        return _Glimpse(
+            low=batch.low,
+            high=batch.high,
+            # NumPy adds up single images in float32, pairwise; over the images the sums are float64.
+            sums=values.mean(axis=others).sum(axis=0, dtype=np.float64),
+            reduced=self._observer.reduce(batch),
+        )
+
+    def add(self, glimpse: _Glimpse) -> None:
+        """Take in the next images.
+
+        Raises:
+            DataRejectedError: The tensor has an infinite or undefined element.
+        """
+        finite = np.isfinite(glimpse.low) & np.isfinite(glimpse.high)
+        if not finite.all():
+            self._reject(self.images + int(np.argmin(finite)))
+        self.extremes.add(np.array([glimpse.low.min(), glimpse.high.max()]))
+        self._observer.add(glimpse.reduced)
+        self._sums += glimpse.sums
+        self.images += len(glimpse.low)
 
     def limits(self) -> Limits:
         """The observer's range, no wider than what was seen, and with zero in it."""
@@ -136,7 +188,7 @@ class _Watch:
 
     def channel_means(self) -> Tensor:
         """The mean of every channel, (channels,)."""
-        return (self._sums / self._images).astype(np.float32)
+        return (self._sums / self.images).astype(np.float32)
 
     def _reject(self, image: int) -> None:
         raise DataRejectedError(

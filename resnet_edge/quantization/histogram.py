@@ -43,21 +43,28 @@ class Bins:
     counts: Floats
 
 
+def count(tensor: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many elements of a tensor (N, ...) are in each bin from the floor on: (bins, 2).
+
+    The first column is for positive numbers, the second one for negative; the bins end with the last that has
+    some.
+    """
+    bits = sampled(tensor).view(np.int32) >> _SHIFT
+    magnitude = np.maximum(bits & _MAGNITUDE, _FLOOR) - _FLOOR
+    counts = np.bincount(2 * magnitude + (bits < 0))
+    return np.pad(counts, (0, len(counts) % 2)).reshape(-1, 2)
+
+
 class Histogram:
-    """Counts the elements of a stream of float32 tensors, whole or a fixed pattern of them."""
+    """The counts of a stream of float32 tensors, whole or a fixed pattern of their elements."""
 
     def __init__(self) -> None:
-        # Bins from the floor on: one column for positive numbers, one for negative.
         self._counts = np.zeros((1, 2), np.int64)
 
-    def add(self, tensor: NDArray[np.float32]) -> None:
-        """Count the elements of a tensor (N, ...); all of them finite."""
-        bits = sampled(tensor).view(np.int32) >> _SHIFT
-        magnitude = np.maximum(bits & _MAGNITUDE, _FLOOR) - _FLOOR
-        counts = np.bincount(2 * magnitude + (bits < 0))
-        counts = np.pad(counts, (0, len(counts) % 2)).reshape(-1, 2)
+    def add(self, counts: NDArray[np.int64]) -> None:
+        """Take in what :func:`count` found in a tensor."""
         if len(counts) > len(self._counts):
-            self._counts, counts = counts, self._counts
+            self._counts, counts = counts.copy(), self._counts
         self._counts[: len(counts)] += counts
 
     def bins(self) -> Bins:

@@ -1,26 +1,25 @@
 """Observers: from a tensor's values over all images to the range that its integers should cover.
 
-An observer is a *reducer*, which makes something small of the tensor of one batch, and an *aggregator*, which
-joins what the reducer made of all batches and says the range. Both stream: memory does not depend on the
-number of images, nor the result on how they were batched.
+An observer is a *reducer*, which makes something small of the tensor of one batch, in any thread, and an
+*aggregator*, which joins what the reducer made of all batches, in their order, and says the range. So memory
+does not depend on the number of images, nor the result on how they were batched or on the threads.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from resnet_edge.errors import UsageError
-from resnet_edge.quantization.histogram import Histogram
+from resnet_edge.quantization.histogram import Histogram, count
 from resnet_edge.quantization.range_search import least_divergence, least_error, percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
 
     from resnet_edge.quantization.histogram import Bins
     from resnet_edge.quantization.range_search import Limits
@@ -36,6 +35,10 @@ GROUP = 16
 
 PERCENTILE = 0.9999
 """Share of the values that the percentile observer keeps."""
+
+
+Reduced: TypeAlias = NDArray[Any]
+"""What a reducer makes of a batch: an array of its own choice."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,8 +59,12 @@ class Batch:
 class Observer(Protocol):
     """Watches one tensor."""
 
-    def add(self, batch: Batch) -> None:
-        """Take in the tensor of the next images."""
+    def reduce(self, batch: Batch) -> Reduced:
+        """What there is to know about the tensor of some images; changes nothing."""
+        ...
+
+    def add(self, reduced: Reduced) -> None:
+        """Take in what :meth:`reduce` made of the next images."""
         ...
 
     def limits(self) -> Limits:
@@ -71,10 +78,14 @@ class MinMax:
     def __init__(self) -> None:
         self._low, self._high = np.inf, -np.inf
 
-    def add(self, batch: Batch) -> None:
+    def reduce(self, batch: Batch) -> Reduced:
+        """The smallest and the largest value."""
+        return np.array([batch.low.min(), batch.high.max()])
+
+    def add(self, reduced: Reduced) -> None:
         """Widen the range to what is in the batch."""
-        self._low = min(self._low, float(batch.low.min()))
-        self._high = max(self._high, float(batch.high.max()))
+        low, high = reduced.tolist()
+        self._low, self._high = min(self._low, low), max(self._high, high)
 
     def limits(self) -> Limits:
         """The smallest and the largest value."""
@@ -94,10 +105,14 @@ class MovingAverage:
         self._groups = 0
         self._open: list[tuple[float, float]] = []
 
-    def add(self, batch: Batch) -> None:
+    def reduce(self, batch: Batch) -> Reduced:
+        """The extremes of every image, (N, 2)."""
+        return np.stack([batch.low, batch.high], axis=1)
+
+    def add(self, reduced: Reduced) -> None:
         """Move towards the extremes of each group that is complete."""
-        for low, high in zip(batch.low, batch.high, strict=True):
-            self._open.append((float(low), float(high)))
+        for low, high in reduced.tolist():
+            self._open.append((low, high))
             if len(self._open) == GROUP:
                 self._mean = self._joined()
                 self._groups += 1
@@ -120,9 +135,13 @@ class Distribution:
     def __init__(self, search: Callable[[Bins], Limits]) -> None:
         self._histogram, self._search = Histogram(), search
 
-    def add(self, batch: Batch) -> None:
+    def reduce(self, batch: Batch) -> Reduced:
         """Count the batch's values."""
-        self._histogram.add(batch.values)
+        return count(batch.values)
+
+    def add(self, reduced: Reduced) -> None:
+        """Add up the counts."""
+        self._histogram.add(reduced)
 
     def limits(self) -> Limits:
         """What the search finds."""
