@@ -16,6 +16,7 @@ from resnet_edge.graph.execution import execute_nodes
 from resnet_edge.manifest import ParityRecord
 from resnet_edge.quantization.integer import run_integer_nodes
 from resnet_edge.quantization.integer_operators import dequantize
+from resnet_edge.verification.metrics import finite_or_none, sqnr_db
 from resnet_edge.verification.proof import probe_images
 
 if TYPE_CHECKING:
@@ -31,13 +32,6 @@ COLLAPSED_DB = 10.0
 """Below this SQNR the error carries more than a tenth of the outputs' power: the file is of no use."""
 
 _IMAGES_FOR_BLAME = 8
-
-
-def sqnr_db(reference: NDArray[np.float32], outputs: NDArray[np.float32]) -> float:
-    """Signal to quantization noise ratio, 10 log10(sum r^2 / sum (r - o)^2), over all elements."""
-    noise = float(np.sum(np.square(reference - outputs, dtype=np.float64)))
-    signal = float(np.sum(np.square(reference, dtype=np.float64)))
-    return float("inf") if noise == 0 else 10 * float(np.log10(signal / noise)) if signal else float("-inf")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +92,7 @@ class Judge:
             source=self.source,
             images=len(outputs),
             top1_agreement=agreement,
-            sqnr_db=None if np.isposinf(ratio) else ratio,  # JSON has no infinity
+            sqnr_db=finite_or_none(ratio),
             max_abs_error=float(np.abs(outputs - self.outputs).max()),
         )
 

@@ -1,10 +1,10 @@
 """How sure a count of images makes one: intervals, and decisions that are pass, fail or not yet known.
 
-Drops use the score interval for paired proportions of Tango (1998), Statistics in Medicine 17, 891-908. It
-keeps its promises best where files differ in few predictions: with 200 to 10,000 images and 0.2 % to 3 % of the
-predictions lost or won, its one-sided 95 % upper bound lies below the true drop in at most 6 % of the cases.
-Newcombe's method 10 comes to 13 % where the model is right on 70 % of the images, Bonett and Price's interval
-to 9 %, and so does the score with a correction for skewness.
+Drops use the score interval for paired proportions of Tango (1998), Statistics in Medicine 17, 891-908.
+It keeps its promises best where files differ in few predictions: with 200 to 10,000 images and 0.2 % to 3 %
+of the predictions lost or won, its one-sided 95 % upper bound lies below the true drop in at most 6 % of the
+cases. Newcombe's method 10 comes to 13 % where the model is right on 70 % of the images, Bonett and Price's
+interval to 9 %, and so does the score with a correction for skewness.
 """
 
 from __future__ import annotations

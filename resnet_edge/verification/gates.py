@@ -1,0 +1,287 @@
+"""What the figures may be: one check a limit, and the limits that hold where the user gives none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resnet_edge.errors import UsageError
+from resnet_edge.quantization.parity import COLLAPSED_DB
+from resnet_edge.quantization.recipes import RECIPES
+from resnet_edge.verification.intervals import agreement_verdict, non_inferior
+from resnet_edge.verification.proof import FLOAT_TOLERANCE, HALF_TOLERANCE
+from resnet_edge.verification.report import Check
+
+if TYPE_CHECKING:
+    from resnet_edge.verification.report import Accuracy, Latency, Parity, Ratio, Verdict
+
+_SEEDED = (
+    "seeded inputs decide nothing about integers, whose ranges are set for images: give some with --data DATA"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the user asks for; None takes the default of the artifact's precision, if it has one.
+
+    There is no default for agreement: a wrong input scale was seen to cost 55 steps of the output with every
+    prediction unchanged, so it shows less than the others. There is none for the drop and the speed-up
+    either, as only the user knows what an application bears.
+
+    Attributes:
+        max_error: Largest absolute difference of an output. By default, for float32, ``FLOAT_TOLERANCE`` of
+            the reference's largest output (at least of 1), because runtimes order their sums differently; for
+            float16 constants ``HALF_TOLERANCE`` of it, because they have 11 significant bits. No default for
+            integers, whose largest error depends on how wide the output's range is.
+        min_agreement: Percent of the images with the float prediction.
+        min_sqnr: dB. By default ``COLLAPSED_DB`` for what is quantized to integers: a file below it is of no
+            use, whatever the model. How far above it a good file comes depends on the model.
+        max_drop: Percentage points of top-1 accuracy.
+        min_speedup: Times as fast as the float32 artifact of the same format.
+        confidence: Of every decision that is made on a sample.
+
+    Raises:
+        UsageError: A limit is outside of its range.
+    """
+
+    max_error: float | None = None
+    min_agreement: float | None = None
+    min_sqnr: float | None = None
+    max_drop: float | None = None
+    min_speedup: float | None = None
+    confidence: float = 0.95
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "--max-error": (self.max_error, 0, float("inf")),
+            "--min-agreement": (self.min_agreement, 0, 100),
+            "--min-sqnr": (self.min_sqnr, float("-inf"), float("inf")),
+            "--max-drop": (self.max_drop, 0, 100),
+            "--min-speedup": (self.min_speedup, 0, float("inf")),
+            "--confidence": (self.confidence, 0.5, 0.9999),
+        }
+        for option, (value, low, high) in ranges.items():
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{option} cannot be {value:g}", allowed=f"{low:g} to {high:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Which artifact is checked, and how it was run.
+
+    Attributes:
+        artifact: File name.
+        runner: Where it was run.
+        precision: ``fp32``, or the built-in recipe that its recipe is a variant of; anything else is taken
+            for integers throughout.
+        half: The float model itself computes in float16.
+        seeded: The inputs were made up; they are no images.
+    """
+
+    artifact: str
+    runner: str
+    precision: str
+    half: bool = False
+    seeded: bool = False
+
+    @property
+    def tolerance(self) -> float | None:
+        """Allowed share of the largest output; None for what is quantized to integers."""
+        if self.precision == "fp32":
+            return HALF_TOLERANCE if self.half else FLOAT_TOLERANCE
+        recipe = RECIPES.get(self.precision)
+        return HALF_TOLERANCE if recipe is not None and recipe.arithmetic == "float16" else None
+
+    @property
+    def undecidable(self) -> bool:
+        """Whether what it ran on tells nothing: ranges of integer activations are set for images."""
+        recipe = RECIPES.get(self.precision)
+        integer = self.precision != "fp32" and (recipe is None or recipe.integer)
+        return self.seeded and integer
+
+    def check(
+        self,
+        name: str,
+        verdict: Verdict,
+        sentence: str,
+        *,
+        found: float | None = None,
+        limit: float | None = None,
+    ) -> Check:
+        """A check on this artifact."""
+        return Check(
+            name=name,
+            artifact=self.artifact,
+            runner=self.runner,
+            verdict=verdict,
+            sentence=sentence,
+            found=found,
+            limit=limit,
+        )
+
+
+def check_parity(parity: Parity, limits: Limits, subject: Subject) -> list[Check]:
+    """NaN first, beside which no other figure counts; then the errors, and the agreement if asked for."""
+    checks = [_check_finite(parity, subject)]
+    if parity.non_finite:
+        return checks
+    if limits.max_error is not None or subject.tolerance is not None:
+        checks.append(_check_error(parity, limits.max_error, subject))
+    if limits.min_sqnr is not None or subject.tolerance is None:
+        checks.append(_check_sqnr(parity, limits.min_sqnr, subject))
+    if limits.min_agreement is not None:
+        checks.append(_check_agreement(parity, limits.min_agreement, limits.confidence, subject))
+    return checks
+
+
+def _check_finite(parity: Parity, subject: Subject) -> Check:
+    """Whether every output is a number."""
+    count = parity.non_finite
+    sentence = f"{count or 'no'} NaN or infinite outputs on {_on(parity, subject)}, none allowed"
+    if count:
+        sentence += "; find the first layer that has one with --layers"
+    return subject.check("finite", "fail" if count else "pass", sentence, found=count, limit=0)
+
+
+def _check_error(parity: Parity, asked: float | None, subject: Subject) -> Check:
+    """The largest error."""
+    found, limit = parity.max_abs_error, asked
+    why = ""
+    if limit is None:
+        tolerance = subject.tolerance or FLOAT_TOLERANCE
+        limit = tolerance * max(1.0, parity.max_abs_reference)
+        why = f" ({tolerance:g} of the largest output, at least of 1)"
+    verdict, advice = _settle(found <= limit, subject)
+    sentence = f"max abs error {found:.3g} on {_on(parity, subject)}, at most {limit:.3g}{why}{advice}"
+    return subject.check("max-error", verdict, sentence, found=found, limit=limit)
+
+
+def _check_sqnr(parity: Parity, asked: float | None, subject: Subject) -> Check:
+    """The ratio of signal and noise."""
+    limit = COLLAPSED_DB if asked is None else asked
+    found = parity.sqnr_db
+    verdict, advice = _settle(found is None or found >= limit, subject)
+    figure = "equal outputs" if found is None else f"SQNR {found:.1f} dB"
+    sentence = f"{figure} on {_on(parity, subject)}, at least {limit:g} dB{advice}"
+    return subject.check("sqnr", verdict, sentence, found=found, limit=limit)
+
+
+def _check_agreement(parity: Parity, minimum: float, confidence: float, subject: Subject) -> Check:
+    """How often the prediction is the float model's."""
+    agreement = parity.top1_agreement
+    verdict, more = agreement_verdict(agreement.count, agreement.of, minimum / 100, confidence)
+    if verdict == "inconclusive" and not subject.undecidable:
+        advice = _more_images(more)
+    else:
+        verdict, advice = _settle(verdict == "pass", subject)
+    sentence = (
+        f"float prediction on {agreement.count:,} of {_on(parity, subject)} ({agreement.share:.2%}, "
+        f"{_interval(100 * agreement.low, 100 * agreement.high)} %), at least {minimum:g} % at "
+        f"{confidence:.3g} confidence{advice}"
+    )
+    return subject.check("agreement", verdict, sentence, found=100 * agreement.share, limit=minimum)
+
+
+def _settle(good: bool, subject: Subject) -> tuple[Verdict, str]:
+    """The verdict on a figure of all inputs, and what to do where it is not a pass."""
+    if subject.undecidable:
+        return "inconclusive", f"; {_SEEDED}"
+    if good:
+        return "pass", ""
+    return "fail", "; find where the error arises with --layers, and check --preprocess"
+
+
+def _on(parity: Parity, subject: Subject) -> str:
+    """The number of inputs."""
+    return f"{parity.images:,} {'seeded inputs' if subject.seeded else 'images'}"
+
+
+def _interval(low: float, high: float) -> str:
+    """Both ends of an interval."""
+    return f"interval {low:.2f} to {high:.2f}"
+
+
+def _more_images(more: int | None) -> str:
+    """What to do about too few images."""
+    if more is None:
+        return "; the figure is the limit itself, so no number of images decides: give another limit"
+    return f"; some {more:,} more images would decide if the rates stayed as they are: give more with --data"
+
+
+def check_accuracy(accuracy: Accuracy, limits: Limits, subject: Subject) -> list[Check]:
+    """The drop, if a limit is asked for; and whether the float model is a sound baseline for integers."""
+    checks = []
+    if limits.max_drop is not None:
+        checks.append(_check_drop(accuracy, limits.max_drop, limits.confidence, subject))
+    if subject.tolerance is None:
+        checks.append(_check_baseline(accuracy, limits.confidence, subject))
+    return checks
+
+
+def _check_drop(accuracy: Accuracy, limit: float, confidence: float, subject: Subject) -> Check:
+    """Non-inferiority to the float model."""
+    drop, images = accuracy.drop, accuracy.top1.of
+    verdict, more = non_inferior(drop.lost, drop.won, images, limit, confidence)
+    advice = {
+        "pass": "",
+        "inconclusive": _more_images(more),
+        "fail": "; find where the error arises with --layers; another --recipe or --override may lose less",
+    }[verdict]
+    sentence = (
+        f"top-1 {accuracy.reference_top1.share:.2%} to {accuracy.top1.share:.2%} on {images:,} images "
+        f"({drop.lost:,} lost, {drop.won:,} won): drop of {drop.points:.2f} points "
+        f"({_interval(drop.low, drop.high)}), at most {limit:g} at {confidence:.3g} confidence{advice}"
+    )
+    return subject.check("drop", verdict, sentence, found=drop.points, limit=limit)
+
+
+def _check_baseline(accuracy: Accuracy, confidence: float, subject: Subject) -> Check:
+    """Rounding does not teach: where integers beat float by more than chance, float was run wrongly."""
+    drop = accuracy.drop
+    suspect = drop.won > drop.lost and drop.p_value < 1 - confidence
+    sentence = (
+        f"{drop.won:,} won and {drop.lost:,} lost against the float model on {accuracy.top1.of:,} images "
+        f"(McNemar p = {drop.p_value:.2g}, suspect below {1 - confidence:.2g})"
+    )
+    if suspect:
+        sentence += (
+            ": significantly better than float, so the float baseline is suspect and the drop means little; "
+            "check --preprocess, and the float model's accuracy on these images"
+        )
+    # Not a failure: the file may well be right, and chance alone does this to one file in forty. "skipped"
+    # shows the reason in every report, JUnit's included, and leaves the exit code to the gates.
+    return subject.check("baseline", "skipped" if suspect else "pass", sentence, found=drop.p_value)
+
+
+def check_speedup(latency: Latency, limits: Limits, subject: Subject) -> list[Check]:
+    """How much faster than float32, if a limit is asked for and the artifact is not the float32 one."""
+    limit, ratio = limits.min_speedup, latency.speedup
+    if limit is None or subject.precision == "fp32":
+        return []
+    verdict: Verdict
+    if latency.emulated:
+        verdict, figure = "skipped", f"{latency.median_ms:.3g} ms in an emulator"
+        advice = "; this says nothing about the device: measure there with --runner ssh://HOST"
+    elif ratio is None:
+        verdict, figure = "inconclusive", f"{latency.median_ms:.3g} ms"
+        advice = (
+            "; there is no float32 artifact of this format to compare with: export one, or let --artifact "
+        )
+        advice += "include it"
+    else:
+        figure = f"{ratio.value:.2f} times as fast as float32 ({_interval(ratio.low, ratio.high)})"
+        verdict, advice = _compare_speed(ratio, limit)
+    sentence = (
+        f"{figure} over {latency.runs:,} runs of {latency.batch:,} images, at least {limit:g} times{advice}"
+    )
+    found = None if ratio is None else ratio.value
+    return [subject.check("speedup", verdict, sentence, found=found, limit=limit)]
+
+
+def _compare_speed(ratio: Ratio, limit: float) -> tuple[Verdict, str]:
+    """The verdict on a speed-up by its interval, and what to do."""
+    if ratio.low >= limit:
+        return "pass", ""
+    if ratio.high < limit:
+        return "fail", "; resnet-edge inspect shows how much of the file runs in integers"
+    return "inconclusive", "; measure more runs, on a machine that does nothing else"
