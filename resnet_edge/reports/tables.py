@@ -1,0 +1,337 @@
+"""The tables of a verification, as text and in reading order; every form of report shows these."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resnet_edge.reports import figures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from resnet_edge.verification.report import (
+        Accuracy,
+        ArtifactReport,
+        Check,
+        Latency,
+        Layer,
+        Layers,
+        Parity,
+        Proportion,
+        Report,
+        Step,
+        Verdict,
+    )
+
+WORST = 8
+"""Layers and changes that a table shows; the JSON report has all of them."""
+
+_URGENCY: Sequence[Verdict] = ("unreachable", "missing", "fail", "inconclusive", "skipped", "pass")
+"""The order in which a user wants to see them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One figure with what belongs to it.
+
+    Attributes:
+        text: The figure or name.
+        detail: Its interval, its n: shown smaller.
+        verdict: Gives the cell its colour.
+    """
+
+    text: str = figures.NONE
+    detail: str = ""
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: its heading, and whether it is read from the right end as figures are."""
+
+    title: str
+    figures: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of as many cells as there are columns."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[Cell]]) -> Table:
+    """A table without the columns that have nothing to show; a title that ends in ``<`` is of names."""
+    made = [Column(title=title.rstrip("<"), figures=not title.endswith("<")) for title in columns]
+    cells = [tuple(row) for row in rows]
+    used = [index for index in range(len(made)) if any(row[index] != Cell() for row in cells)]
+    return Table(
+        columns=tuple(made[index] for index in used),
+        rows=tuple(tuple(row[index] for index in used) for row in cells),
+    )
+
+
+def _name(text: object) -> Cell:
+    """A cell with a name from a user's file."""
+    return Cell(text=figures.plain(text))
+
+
+def _several_runners(report: Report) -> bool:
+    return len({artifact.runner for artifact in report.artifacts}) > 1
+
+
+def place(artifact: str, runner: str) -> str:
+    """``resnet8-int8.tflite on local``, or what there is of it."""
+    return figures.plain(" on ".join(part for part in (artifact, runner) if part) or "the run")
+
+
+def checks_of(report: Report, artifact: ArtifactReport) -> list[Check]:
+    """All checks of one artifact on one runner."""
+    return [
+        check for check in report.checks if (check.artifact, check.runner) == (artifact.path, artifact.runner)
+    ]
+
+
+def verdict_of(checks: Iterable[Check]) -> Verdict:
+    """The most urgent verdict; skipped checks count only where there are no others."""
+    found = {check.verdict for check in checks}
+    if "pass" in found:
+        found -= {"skipped"}
+    return min(found, key=_URGENCY.index, default="skipped")
+
+
+def open_checks(report: Report) -> list[Check]:
+    """The checks that did not pass, most urgent first."""
+    return sorted(
+        (check for check in report.checks if check.verdict != "pass"),
+        key=lambda check: _URGENCY.index(check.verdict),
+    )
+
+
+def summary(report: Report) -> Table:
+    """One row for each artifact on each runner, below the float reference's."""
+    several = _several_runners(report)
+    shares = [share for artifact in report.artifacts for share in _shares(artifact) if share]
+    sizes = {share.of for share in shares}
+    n = f" (n={sizes.pop():,})" if len(sizes) == 1 else ""
+    columns = (
+        *("artifact<", "runner<", "verdict<", "size", "SQNR", f"agreement{n}", f"top-1{n}", "drop"),
+        *("latency", "peak RSS"),
+    )
+    rows = [
+        (
+            Cell(text=figures.plain(artifact.path), detail=figures.plain(artifact.engine)),
+            _name(artifact.runner) if several else Cell(),
+            _verdict_cell(report, artifact),
+            Cell(text=figures.kilobytes(artifact.size)),
+            _noise(artifact.parity),
+            *(_share(share, with_n=not n) for share in _shares(artifact)),
+            _drop(artifact.accuracy),
+            *_latency_cells(artifact.latency),
+        )
+        for artifact in report.artifacts
+    ]
+    labelled = next((each.accuracy for each in report.artifacts if each.accuracy), None)
+    if labelled:
+        reference = {0: Cell(text="float reference"), 6: _share(labelled.reference_top1, with_n=not n)}
+        rows.insert(0, tuple(reference.get(index, Cell()) for index in range(len(columns))))
+    return _table(columns, rows)
+
+
+def _verdict_cell(report: Report, artifact: ArtifactReport) -> Cell:
+    verdict = verdict_of(checks_of(report, artifact))
+    return Cell(text=verdict, verdict=verdict)
+
+
+def _noise(parity: Parity | None) -> Cell:
+    if parity is None:
+        return Cell(text="not run")
+    if parity.non_finite:
+        return Cell(
+            text=figures.decibels(parity.sqnr_db), detail=f"{parity.non_finite:,} not finite", verdict="fail"
+        )
+    return Cell(text=figures.decibels(parity.sqnr_db))
+
+
+def _shares(artifact: ArtifactReport) -> tuple[Proportion | None, Proportion | None]:
+    """Agreement and top-1."""
+    return (
+        artifact.parity.top1_agreement if artifact.parity else None,
+        artifact.accuracy.top1 if artifact.accuracy else None,
+    )
+
+
+def _share(value: Proportion | None, *, with_n: bool) -> Cell:
+    """A share; n is here where it is not the same in the whole table."""
+    if value is None:
+        return Cell()
+    n = f", n {value.of:,}" if with_n else ""
+    return Cell(text=figures.percent(value.share), detail=figures.interval(value) + n)
+
+
+def _drop(accuracy: Accuracy | None) -> Cell:
+    if accuracy is None:
+        return Cell()
+    return Cell(text=figures.points(accuracy.drop), detail=figures.points_interval(accuracy.drop))
+
+
+def _latency_cells(latency: Latency | None) -> tuple[Cell, Cell]:
+    """Median and peak memory."""
+    if latency is None:
+        return Cell(), Cell()
+    return (
+        Cell(
+            text=figures.milliseconds(latency.median_ms),
+            detail="emulated" if latency.emulated else f"n {latency.runs:,}",
+        ),
+        Cell(text=figures.megabytes(latency.peak_memory)),
+    )
+
+
+def distinct_steps(report: Report) -> list[tuple[Step, list[ArtifactReport]]]:
+    """The waterfall's steps with the artifacts on whose way they lie.
+
+    The folded graph and the integer reference are the same step for every artifact made from them, and
+    are there once; the artifacts that come from one of them follow it.
+    """
+    ways: dict[tuple[Step, ...], list[ArtifactReport]] = {}
+    for artifact in report.artifacts:
+        ways.setdefault(artifact.waterfall[:-1], []).append(artifact)
+    steps: dict[Step, list[ArtifactReport]] = {}
+    for artifacts in ways.values():
+        for artifact in artifacts:
+            for step in artifact.waterfall:
+                steps.setdefault(step, []).append(artifact)
+    return list(steps.items())
+
+
+def waterfall(report: Report) -> Table:
+    """Where the error arises, step by step."""
+    several = _several_runners(report)
+    rows = []
+    for step, artifacts in distinct_steps(report):
+        first = artifacts[0]
+        whose = place(first.path, first.runner if several else "")
+        rows.append(
+            (
+                _name(step.name),
+                Cell(text=whose if len(artifacts) == 1 else figures.counted(len(artifacts), "artifact")),
+                Cell(text=figures.decibels(step.sqnr_db)),
+                Cell(text=figures.decibels(step.step_sqnr_db)),
+                Cell(text=f"{step.changed:,} of {step.images:,}"),
+                Cell(text=f"{step.step_changed:,}"),
+            )
+        )
+    columns = ("step<", "of<", "SQNR", "of this step", "changed predictions", "by this step")
+    return _table(columns, rows)
+
+
+def worst_layers(layers: Layers, limit: int = WORST) -> list[Layer]:
+    """Those with kernel bugs, then those with the largest error of their own."""
+
+    def order(layer: Layer) -> tuple[bool, float, float]:
+        return (
+            layer.verdict != "kernel bug",
+            math.inf if layer.alone_db is None else layer.alone_db,
+            math.inf if layer.as_run_db is None else layer.as_run_db,
+        )
+
+    return sorted(layers.layers, key=order)[:limit]
+
+
+def layers(found: Layers, limit: int = WORST) -> Table:
+    """The worst layers."""
+    rows = [
+        (
+            _name(layer.node),
+            _name(layer.operator),
+            Cell(text=figures.decibels(layer.as_run_db)),
+            Cell(text=figures.NONE if layer.verdict == "not run" else figures.decibels(layer.alone_db)),
+            Cell() if layer.max_lsb is None else Cell(text=f"{layer.max_lsb:,} LSB"),
+            Cell(
+                text=layer.verdict,
+                detail=figures.plain(layer.reason),
+                verdict="fail" if layer.verdict == "kernel bug" else None,
+            ),
+        )
+        for layer in worst_layers(found, limit)
+    ]
+    return _table(("layer<", "operator<", "as run", "alone", "off by", "verdict<"), rows)
+
+
+def latencies(report: Report) -> Table:
+    """Times of every artifact that was timed."""
+    several = _several_runners(report)
+    rows = [
+        (
+            _name(place(artifact.path, artifact.runner if several else "")),
+            *_times(artifact.latency),
+        )
+        for artifact in report.artifacts
+        if artifact.latency
+    ]
+    columns = (
+        "artifact<",
+        "median",
+        "p90",
+        "p99",
+        "runs",
+        "speed-up",
+        "load",
+        "peak RSS",
+        "batch",
+        "threads",
+    )
+    return _table(columns, rows)
+
+
+def _times(latency: Latency) -> tuple[Cell, ...]:
+    speedup = latency.speedup
+    return (
+        Cell(
+            text=figures.milliseconds(latency.median_ms),
+            detail="emulated" if latency.emulated else "",
+        ),
+        Cell(text=figures.milliseconds(latency.p90_ms)),
+        Cell(text=figures.milliseconds(latency.p99_ms)),
+        Cell(text=f"{latency.runs:,}", detail=f"after {latency.warmup:,}"),
+        Cell(text=figures.ratio(speedup), detail=figures.ratio_interval(speedup)) if speedup else Cell(),
+        Cell(text=figures.milliseconds(latency.load_ms)),
+        Cell(text=figures.megabytes(latency.peak_memory)),
+        Cell(text=f"{latency.batch:,}"),
+        Cell(text=f"{latency.threads:,}"),
+    )
+
+
+def changes(accuracy: Accuracy, limit: int = WORST) -> Table:
+    """The most frequent changes of prediction."""
+    rows = [
+        (
+            _name(change.reference),
+            _name(change.artifact),
+            Cell(text=f"{change.images:,}"),
+            Cell(text=f"{change.lost:,}"),
+            Cell(text=f"{change.won:,}"),
+        )
+        for change in accuracy.changes[:limit]
+    ]
+    return _table(("reference says<", "artifact says<", "images", "lost", "won"), rows)
+
+
+def machines(report: Report) -> Table:
+    """What each runner is."""
+    rows = [
+        (
+            _name(name),
+            Cell(text=figures.plain(machine.cpu), detail=figures.plain(" ".join(machine.features))),
+            _name(f"{machine.system} {machine.architecture}"),
+            Cell(text=str(machine.cores)),
+            Cell() if machine.memory is None else Cell(text=figures.megabytes(machine.memory)),
+            _name(f"{machine.python}{', emulated' if machine.emulated else ''}"),
+        )
+        for name, machine in report.machines.items()
+    ]
+    return _table(("runner<", "CPU<", "system<", "cores", "memory", "Python<"), rows)
