@@ -140,7 +140,8 @@ class Quantizer:
         converters = {recipe.name: self._converters(recipe) for recipe in recipes}
         contract = artifact_contract(self.manifest)
         dataset = None if calibration is None else self._dataset(calibration, contract)
-        notes = () if dataset is None else (*dataset.notes, *self._examine(imported, dataset))
+        notes = () if dataset is None else self._notes(imported, dataset)
+        del imported  # another set of weights
         judge = self._judge(graph, dataset, contract)
         held_back = self.manifest.held_back if dataset is None else self._hold_back(dataset)
         observed: dict[bool, Observed] = {}
@@ -178,6 +179,12 @@ class Quantizer:
             dataset = open_dataset(calibration, contract)
             dataset.check_size(self.options.samples)
             return dataset
+
+    def _notes(self, imported: Graph, dataset: Dataset) -> tuple[str, ...]:
+        """What the user should know about the images."""
+        from resnet_edge.quantization.parity import shortage
+
+        return (*dataset.notes, *self._examine(imported, dataset), *shortage(dataset, self.options.samples))
 
     def _examine(self, imported: Graph, dataset: Dataset) -> list[str]:
         """The preprocessing doctor's finding, as a warning, or as an error with ``--strict``."""

@@ -66,10 +66,9 @@ def calibrate(
     """
     make = find_observer(observer)
     watches = {node.name: _Watch(node.name, graph.shapes[node.name][-1], make()) for node in graph.nodes}
-    image_bytes = 4 * sum(math.prod(shape) for shape in graph.shapes.values())
-    step = max(1, TENSOR_BYTES // image_bytes)
+    step = images_a_step(graph)
     # A step's operators on one core each, and steps side by side, leave no core waiting for another.
-    side_by_side = min(usable_cores(), max(2, BYTES_UNDER_WAY // (step * image_bytes)))
+    side_by_side = min(usable_cores(), max(2, BYTES_UNDER_WAY // (step * _bytes_an_image(graph))))
     session = ObservedSession(graph, usable_cores() // side_by_side)
 
     def look(inputs: Tensor) -> dict[str, _Glimpse]:
@@ -92,6 +91,15 @@ def calibrate(
         channel_means={name: watch.channel_means() for name, watch in watches.items()},
         images=images,
     )
+
+
+def images_a_step(graph: Graph) -> int:
+    """Images that a float graph runs on together without their tensors taking much memory."""
+    return max(1, TENSOR_BYTES // _bytes_an_image(graph))
+
+
+def _bytes_an_image(graph: Graph) -> int:
+    return 4 * sum(math.prod(shape) for shape in graph.shapes.values())
 
 
 def _steps(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:

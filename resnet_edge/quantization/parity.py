@@ -14,6 +14,7 @@ from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import GateFailedError
 from resnet_edge.graph.execution import execute_nodes
 from resnet_edge.manifest import ParityRecord
+from resnet_edge.quantization.calibration import images_a_step
 from resnet_edge.quantization.integer import run_integer_nodes
 from resnet_edge.quantization.integer_operators import dequantize
 from resnet_edge.verification.metrics import finite_or_none, sqnr_db
@@ -31,7 +32,29 @@ if TYPE_CHECKING:
 COLLAPSED_DB = 10.0
 """Below this SQNR the error carries more than a tenth of the outputs' power: the file is of no use."""
 
+CLOSING_MACS = 2**36
+"""Multiply-accumulates that the closing run of one file may take: a second or two on a core. Whether a file
+has collapsed shows on a handful of images; how good it is, ``verify`` says."""
+
+FEWEST_IMAGES = 8
+"""Images of a closing run, however large the network."""
+
+ENOUGH_IMAGES = 100
+"""Images held back from calibration below which the user is told that there are few."""
+
 _IMAGES_FOR_BLAME = 8
+
+
+def shortage(dataset: Dataset, samples: int) -> list[str]:
+    """What the user should know where few images are left behind the first ``samples``."""
+    left = len(dataset) - samples
+    if left >= ENOUGH_IMAGES:
+        return []
+    if left > 0:
+        found = f"only {left} images are left behind the {samples} of the calibration"
+    else:
+        found = "no images are left behind those of the calibration, so the closing run sees these again"
+    return [f"{found}: it tells a collapse, but no accuracy; give verify other images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +75,11 @@ class Judge:
     def over(
         cls, graph: Graph, dataset: Dataset | None, samples: int, most: int, contract: Preprocessing
     ) -> Judge:
-        """Run the float graph, in ONNX Runtime, on images behind the first ``samples``, or what there is."""
+        """Run the float graph, in ONNX Runtime, on images behind the first ``samples``, or what there is.
+
+        There are at most ``most``, and fewer for a large network (``CLOSING_MACS``).
+        """
+        most = min(most, max(FEWEST_IMAGES, CLOSING_MACS // max(1, graph.macs)))
         if dataset is None:
             height, width, channels = graph.input_shape
             source, inputs = "seeded", contract.apply(probe_images((height, width, channels)))
@@ -67,7 +94,9 @@ class Judge:
             converter = load_converter("onnx")
             converter.convert(graph, path, ConversionSettings(batch=None))
             with converter.open(path, threads=usable_cores()) as engine:
-                outputs = engine.run(inputs)
+                step = images_a_step(graph)
+                steps = (inputs[start : start + step] for start in range(0, len(inputs), step))
+                outputs = np.concatenate([engine.run(images) for images in steps])
         return cls(source=source, inputs=inputs, outputs=outputs)
 
     def judge(self, engine: Engine, quantized: Quantized, *, artifact: str) -> ParityRecord:
