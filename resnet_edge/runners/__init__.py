@@ -65,6 +65,8 @@ class Timer(Protocol):
 
     load_ms: float
     """Milliseconds from the call of the runtime to a model that is ready to run."""
+    batch: int
+    """Images a run; 1 where the artifact takes any number."""
 
     def time(self, runs: int, *, warmup: int = 0) -> list[float]:
         """Milliseconds of each of so many runs of one batch of seeded inputs, after the warm-up."""
