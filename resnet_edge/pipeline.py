@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge import bundle as bundles
-from resnet_edge import exporting, quantizing
+from resnet_edge import exporting, quantizing, verifying
 from resnet_edge.errors import UsageError
 from resnet_edge.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from resnet_edge.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from resnet_edge.verification.report import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,51 @@ class QuantizeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """Everything ``verify`` can be told besides the bundle or file.
+
+    Attributes:
+        against: The float model of a file that is no bundle.
+        artifacts: Names of artifacts of a bundle, with wildcards; empty for all.
+        data: ``fashion-mnist``, a ``.npz`` or a folder of classes; None for the images held back.
+        samples: Images to use, every class in its share; None for all.
+        runners: Where to run.
+        require: Runners and runtimes that must be there.
+        kernels: What computes a .tflite: XNNPACK, or LiteRT's reference kernels.
+        threads: Within an operator; None for all cores.
+        max_error: Largest absolute difference of an output.
+        min_agreement: Percent of images with the float prediction.
+        min_sqnr: dB.
+        max_drop: Percentage points of top-1 accuracy.
+        min_speedup: Times as fast as float32.
+        confidence: Of intervals and of decisions on a sample.
+        layers: Whether every layer is compared.
+        bisect: Folder for a minimal reproduction of the worst operator.
+        latency: Whether times are measured.
+        command: What the report says was called.
+    """
+
+    against: str | None = None
+    artifacts: tuple[str, ...] = ()
+    data: str | None = None
+    samples: int | None = None
+    runners: tuple[str, ...] = ("local",)
+    require: tuple[str, ...] = ()
+    kernels: Literal["xnnpack", "reference"] = "xnnpack"
+    threads: int | None = None
+    max_error: float | None = None
+    min_agreement: float | None = None
+    min_sqnr: float | None = None
+    max_drop: float | None = None
+    min_speedup: float | None = None
+    confidence: float = 0.95
+    layers: bool = False
+    bisect: Path | None = None
+    latency: bool = False
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """A finished export or quantization.
 
@@ -189,6 +236,51 @@ def quantize(
         manifest = quantizer.run(recipes, calibration)
         write_manifest(folder, manifest)
     return Result(bundle=destination, manifest=manifest, seconds=stages.seconds)
+
+
+def verify(
+    target: str | Path,
+    options: VerifyOptions | None = None,
+    export_options: ExportOptions | None = None,
+    stages: Stages | None = None,
+) -> Report:
+    """Say whether exported files may ship: run them beside the user's float model, and compare.
+
+    Args:
+        target: A bundle, or a .tflite or .onnx file of any tool with ``against``.
+        options: Data, runners, gates and the rest.
+        export_options: Weights, preprocessing and the like of the model ``against``.
+        stages: Times the stages and may show them.
+
+    Returns:
+        Every figure and every verdict; ``report.exit_code`` is the command's.
+
+    Raises:
+        UsageError: The options make no sense.
+        ModelRejectedError: The bundle, file or float model cannot be used.
+        DataRejectedError: The images or labels cannot be used.
+        DependencyMissingError: No artifact could be run.
+    """
+    from resnet_edge.verification.gates import Limits
+    from resnet_edge.verification.target import open_target
+
+    options, stages, export_options = (
+        options or VerifyOptions(),
+        stages or Stages(),
+        export_options or ExportOptions(),
+    )
+    limits = Limits(
+        max_error=options.max_error,
+        min_agreement=options.min_agreement,
+        min_sqnr=options.min_sqnr,
+        max_drop=options.max_drop,
+        min_speedup=options.min_speedup,
+        confidence=options.confidence,
+    )
+    verifying.check_requirements(options)
+    with stages.stage("open the bundle"):
+        opened = open_target(target, options.against, options.artifacts, export_options)
+    return verifying.Verification(opened, options, limits, stages).run()
 
 
 def _begin(start: Path | exporting.Prepared, stages: Stages) -> Callable[[Path], Manifest]:

@@ -24,6 +24,10 @@ INTERRUPTED = 130
     commands_by_name={
         "export": ("resnet_edge.cli.export", "Write a trained ResNet as TFLite, ONNX and SavedModel."),
         "quantize": ("resnet_edge.cli.quantize", "Add int8, fp16 and other precisions, each proven."),
+        "verify": (
+            "resnet_edge.cli.verify",
+            "Say whether exported files may ship, with every number proven.",
+        ),
         "inspect": ("resnet_edge.cli.inspect", "Show what is in a bundle, a .tflite or a .onnx file."),
         "models": ("resnet_edge.cli.models", "List the ResNets that can be built by name."),
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,7 @@ class Batch(click.ParamType[int | None]):
 
 _FILE = click.Path(path_type=Path)
 
-_EXPORT_OPTIONS = (
-    click.option(
-        "--format",
-        "formats",
-        multiple=True,
-        metavar="tflite|onnx|savedmodel|all",
-        help="What to write; may be given several times. Default: all installed formats.",
-    ),
+_MODEL_OPTIONS = (
     click.option(
         "--weights",
         metavar="W",
@@ -86,19 +79,6 @@ _EXPORT_OPTIONS = (
         "torch or MEAN/STD. Default: what the weights were trained with; raw for a bare file.",
     ),
     click.option("--labels", type=_FILE, metavar="FILE", help="Names of the classes, one a line."),
-    click.option("--batch", type=Batch(), default="1", show_default=True, help="Images a run."),
-    click.option("--no-fold", is_flag=True, help="Keep batch norms as they are."),
-    click.option(
-        "--fold-input", is_flag=True, help="Put the normalization into the files: they take pixels 0..255."
-    ),
-    click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set."),
-    click.option(
-        "--onnx-layout",
-        type=click.Choice(["nchw", "nhwc"]),
-        default="nchw",
-        show_default=True,
-        help="Layout of the ONNX file's input.",
-    ),
     click.option(
         "--custom-objects",
         type=_FILE,
@@ -112,19 +92,48 @@ _EXPORT_OPTIONS = (
     ),
 )
 
+_FILE_OPTIONS = (
+    click.option(
+        "--format",
+        "formats",
+        multiple=True,
+        metavar="tflite|onnx|savedmodel|all",
+        help="What to write; may be given several times. Default: all installed formats.",
+    ),
+    click.option("--batch", type=Batch(), default="1", show_default=True, help="Images a run."),
+    click.option("--no-fold", is_flag=True, help="Keep batch norms as they are."),
+    click.option(
+        "--fold-input", is_flag=True, help="Put the normalization into the files: they take pixels 0..255."
+    ),
+    click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set."),
+    click.option(
+        "--onnx-layout",
+        type=click.Choice(["nchw", "nhwc"]),
+        default="nchw",
+        show_default=True,
+        help="Layout of the ONNX file's input.",
+    ),
+)
+
 
 def export_options(command: Command) -> Command:
-    """Every option of ``export``, for each command that takes a MODEL; handed over as ``options``."""
+    """Every option of ``export``, for each command that writes a MODEL; handed over as ``options``."""
+    return _with_options(command, (*_FILE_OPTIONS, *_MODEL_OPTIONS))
 
+
+def model_options(command: Command) -> Command:
+    """The options about a MODEL that is only run; handed over as ``options``."""
+    return _with_options(command, _MODEL_OPTIONS)
+
+
+def _with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
     @functools.wraps(command)
-    def wrapped(*args: Any, no_fold: bool, **values: Any) -> Any:
+    def wrapped(*args: Any, no_fold: bool = False, **values: Any) -> Any:
         names = ExportOptions.__dataclass_fields__.keys() & values.keys()
         chosen = {name: values.pop(name) for name in names}
         return command(*args, options=ExportOptions(fold=not no_fold, **chosen), **values)
 
-    for option in reversed(_EXPORT_OPTIONS):
-        wrapped = option(wrapped)
-    return wrapped
+    return functools.reduce(lambda inner, option: option(inner), reversed(options), wrapped)
 
 
 def json_option(command: Command) -> Command:
