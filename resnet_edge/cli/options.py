@@ -133,7 +133,10 @@ def _with_options(command: Command, options: Sequence[Callable[[Command], Comman
         chosen = {name: values.pop(name) for name in names}
         return command(*args, options=ExportOptions(fold=not no_fold, **chosen), **values)
 
-    return functools.reduce(lambda inner, option: option(inner), reversed(options), wrapped)
+    result: Command = wrapped
+    for option in reversed(options):
+        result = option(result)
+    return result
 
 
 def json_option(command: Command) -> Command:
