@@ -25,6 +25,7 @@ def run_in_batches(
     image_shape: Shape,
     batch: int | None,
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    at_once: int | None = None,
 ) -> NDArray[np.float32]:
     """The outputs (N, classes) for ``images`` (N, height, width, channels).
 
@@ -34,6 +35,7 @@ def run_in_batches(
         batch: Images a run that the artifact was made for; None where it takes any number.
         run: One run of the artifact: contiguous (batch, height, width, channels) to (batch, classes). Where
             ``batch`` is fixed, the last run is filled up with black images, whose outputs are dropped.
+        at_once: Images that ``run`` takes at most, where it takes several batches; None for one batch.
 
     Raises:
         DataRejectedError: The images do not have the artifact's shape, or there are none.
@@ -45,12 +47,14 @@ def run_in_batches(
             allowed=f"({', '.join(['N', *map(str, image_shape)])}) with N of at least 1",
             next_step="resize the images, or export the model with their shape (--input-shape)",
         )
+    size = batch or 1
+    step = max(size, (at_once or batch or OPEN_BATCH) // size * size)
     outputs = []
-    for start in range(0, len(images), batch or OPEN_BATCH):
-        chunk = np.ascontiguousarray(images[start : start + (batch or OPEN_BATCH)], dtype=np.float32)
+    for start in range(0, len(images), step):
+        chunk = np.ascontiguousarray(images[start : start + step], dtype=np.float32)
         count = len(chunk)
-        if batch is not None and count < batch:
-            filler = np.zeros((batch - count, *image_shape), np.float32)
+        if count % size:
+            filler = np.zeros((-count % size, *image_shape), np.float32)
             chunk = np.concatenate([chunk, filler])
         outputs.append(run(chunk)[:count])
     return np.concatenate(outputs)

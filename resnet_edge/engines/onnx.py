@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from resnet_edge.engines.batching import run_in_batches
 from resnet_edge.engines.integers import IntegerForm
+from resnet_edge.engines.signature import Signature
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError
+from resnet_edge.runners.agent import onnx_tensor
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from resnet_edge.graph.geometry import Shape
-
 LAYOUT_KEY = "layout"
 """Names the entry of a file's metadata that says how its image is laid out: ``nchw`` or ``nhwc``."""
 
@@ -27,7 +26,6 @@ QUANTIZATION_KEY = "quantization"
 """Names the entry that says what a file's integer input and output stand for: JSON, by tensor name ``scale``
 and ``zero_point``."""
 
-_INTEGER_TYPES = {"tensor(int8)": "int8", "tensor(uint8)": "uint8"}
 _IMAGE_CHANNELS = (1, 3, 4)
 _ERRORS_ONLY = 3
 
@@ -59,24 +57,16 @@ class OnnxEngine:
         model = _with_outputs(artifact, exposed) if exposed else None
         self._session = open_session(artifact, threads=threads, model=model)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self._exposed = [tensor.name for tensor in outputs if tensor.name in exposed]
+        self._exposed = [tensor.name for tensor in outputs[1:] if tensor.name in exposed]
         self.tensors: dict[str, NDArray[Any]] = {}
         outputs = outputs[: len(outputs) - len(self._exposed)]
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or len(outputs) != 1:
-            raise ModelRejectedError(
-                "the model does not take one image and give one output",
-                where=str(artifact),
-                found="; ".join(f"{tensor.name} {tensor.shape}" for tensor in [*inputs, *outputs]),
-                next_step="export a model with a single image input and a single output",
-            )
-        metadata = self._session.get_modelmeta().custom_metadata_map
         self._input = inputs[0].name
-        self._input_form = _integer_form(inputs[0], metadata, artifact)
-        self._output_form = _integer_form(outputs[0], metadata, artifact)
-        batch, *shape = inputs[0].shape
-        self._batch: int | None = batch if isinstance(batch, int) else None
-        self._nchw = takes_nchw(metadata, shape)
-        self._image_shape: Shape = (*shape[1:], shape[0]) if self._nchw else tuple(shape)
+        self._signature = onnx_signature(
+            [onnx_tensor(tensor) for tensor in inputs],
+            [onnx_tensor(tensor) for tensor in outputs],
+            self._session.get_modelmeta().custom_metadata_map,
+            artifact,
+        )
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs (N, classes) for model inputs (N, height, width, channels), in the file's own batches.
@@ -84,15 +74,12 @@ class OnnxEngine:
         Raises:
             DataRejectedError: The images do not have the file's shape.
         """
-        return run_in_batches(images, image_shape=self._image_shape, batch=self._batch, run=self._run_batch)
+        return self._signature.run(images, self._run_batch)
 
-    def _run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        if self._nchw:
-            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-        given = images if self._input_form is None else self._input_form.quantized(images)
-        output, *inner = self._session.run(None, {self._input: given})
+    def _run_batch(self, batch: NDArray[Any]) -> NDArray[Any]:
+        output, *inner = self._session.run(None, {self._input: batch})
         self.tensors = dict(zip(self._exposed, inner, strict=True))
-        return np.asarray(output) if self._output_form is None else self._output_form.real(output)
+        return np.asarray(output)
 
     def close(self) -> None:
         """Free the runtime's memory."""
@@ -141,7 +128,8 @@ def _with_outputs(artifact: Path, names: Collection[str]) -> bytes:
 
     model = onnx.load(artifact)
     model.graph.output.extend(value for value in model.graph.value_info if value.name in names)
-    return model.SerializeToString()
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def _runtime() -> ModuleType:
@@ -157,6 +145,42 @@ def _runtime() -> ModuleType:
     return module
 
 
+def onnx_signature(
+    inputs: Sequence[Mapping[str, Any]],
+    outputs: Sequence[Mapping[str, Any]],
+    metadata: Mapping[str, str],
+    artifact: Path,
+) -> Signature:
+    """What an ONNX file takes and gives.
+
+    Args:
+        inputs: Its tensors, as :attr:`resnet_edge.runners.agent.Model.details` has them.
+        outputs: The same.
+        metadata: Of the file.
+        artifact: The file, for errors.
+
+    Raises:
+        ModelRejectedError: It does not take one image and give one output, or does not say what its integers
+            stand for.
+    """
+    if len(inputs) != 1 or len(inputs[0]["shape"]) != 4 or len(outputs) != 1:
+        raise ModelRejectedError(
+            "the model does not take one image and give one output",
+            where=str(artifact),
+            found="; ".join(f"{tensor['name']} {tensor['shape']}" for tensor in [*inputs, *outputs]),
+            next_step="export a model with a single image input and a single output",
+        )
+    batch, *shape = inputs[0]["shape"]
+    nchw = takes_nchw(metadata, shape)
+    return Signature(
+        image_shape=(*shape[1:], shape[0]) if nchw else tuple(shape),
+        batch=batch,
+        nchw=nchw,
+        input_form=_integer_form(inputs[0], metadata, artifact),
+        output_form=_integer_form(outputs[0], metadata, artifact),
+    )
+
+
 def takes_nchw(metadata: Mapping[str, str], shape: Sequence[int | str]) -> bool:
     """Whether an image of ``shape``, the batch left out, has its channels first."""
     if LAYOUT_KEY in metadata:
@@ -164,19 +188,21 @@ def takes_nchw(metadata: Mapping[str, str], shape: Sequence[int | str]) -> bool:
     return shape[0] in _IMAGE_CHANNELS or shape[-1] not in _IMAGE_CHANNELS
 
 
-def _integer_form(tensor: Any, metadata: dict[str, str], artifact: Path) -> IntegerForm | None:
+def _integer_form(
+    tensor: Mapping[str, Any], metadata: Mapping[str, str], artifact: Path
+) -> IntegerForm | None:
     """How the integers of an input or output are to be read; None where there are none."""
-    dtype = _INTEGER_TYPES.get(tensor.type)
-    if dtype is None:
+    dtype, name = tensor["dtype"], tensor["name"]
+    if dtype not in ("int8", "uint8"):
         return None
     try:
-        form = json.loads(metadata[QUANTIZATION_KEY])[tensor.name]
+        form = json.loads(metadata[QUANTIZATION_KEY])[name]
         return IntegerForm(dtype=dtype, scale=float(form["scale"]), zero_point=int(form["zero_point"]))
     except (ValueError, TypeError, KeyError) as error:
         raise ModelRejectedError(
-            f"the file does not say what the integers of {tensor.name!r} stand for",
+            f"the file does not say what the integers of {name!r} stand for",
             where=str(artifact),
             found=f"{type(error).__name__}: {error}",
-            allowed=f"metadata {QUANTIZATION_KEY!r} with a scale and a zero_point of {tensor.name!r}",
+            allowed=f"metadata {QUANTIZATION_KEY!r} with a scale and a zero_point of {name!r}",
             next_step="export the model again, or with --io float32",
         ) from error

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from resnet_edge.engines.batching import run_in_batches
 from resnet_edge.engines.integers import IntegerForm
+from resnet_edge.engines.signature import Signature
 from resnet_edge.errors import ModelRejectedError
 
 if TYPE_CHECKING:
@@ -59,10 +59,13 @@ class SavedModelEngine:
         self._signature = _default_signature(self._model, artifact)
         ((self._input, image),) = self._signature.structured_input_signature[1].items()
         ((self._output, output),) = self._signature.structured_outputs.items()
-        self._input_form = _integer_form(artifact, "input", image.dtype)
-        self._output_form = _integer_form(artifact, "output", output.dtype)
-        self._batch, *shape = image.shape.as_list()
-        self._image_shape = tuple(shape)
+        batch, *shape = image.shape.as_list()
+        self._ends = Signature(
+            image_shape=tuple(shape),
+            batch=batch,
+            input_form=_integer_form(artifact, "input", image.dtype),
+            output_form=_integer_form(artifact, "output", output.dtype),
+        )
         self._constant = tf.constant
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -71,12 +74,10 @@ class SavedModelEngine:
         Raises:
             DataRejectedError: The images do not have the model's shape.
         """
-        return run_in_batches(images, image_shape=self._image_shape, batch=self._batch, run=self._run_batch)
+        return self._ends.run(images, self._run_batch)
 
-    def _run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        given = images if self._input_form is None else self._input_form.quantized(images)
-        outputs = np.asarray(self._signature(**{self._input: self._constant(given)})[self._output])
-        return outputs if self._output_form is None else self._output_form.real(outputs)
+    def _run_batch(self, batch: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(self._signature(**{self._input: self._constant(batch)})[self._output])
 
     def close(self) -> None:
         """Free the variables' memory."""

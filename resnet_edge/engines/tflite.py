@@ -6,18 +6,18 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
-import numpy as np
-
-from resnet_edge.engines.batching import run_in_batches
 from resnet_edge.engines.integers import IntegerForm
+from resnet_edge.engines.signature import Signature
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError
 from resnet_edge.quiet import without_lines
+from resnet_edge.runners.agent import tflite_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
+    import numpy as np
     from numpy.typing import NDArray
 
 _DELEGATE_NOTICE = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\n")
@@ -59,19 +59,13 @@ class TFLiteEngine:
             artifact, threads=threads, kernels=kernels, all_tensors=bool(exposed)
         )
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if not (len(inputs) == len(outputs) == 1 and _is_image(inputs[0]) and _is_number(outputs[0])):
-            raise ModelRejectedError(
-                "the model does not take one image and give one output",
-                where=str(artifact),
-                found="; ".join(f"{tensor['name']} {_form(tensor)}" for tensor in [*inputs, *outputs]),
-                next_step="export a model with a single image input and a single output",
-            )
-        batch, *shape = inputs[0]["shape_signature"].tolist()
-        self._batch = None if batch == -1 else batch
-        self._image_shape = tuple(shape)
+        self._signature = tflite_signature(
+            [tflite_tensor(tensor) for tensor in inputs],
+            [tflite_tensor(tensor) for tensor in outputs],
+            artifact,
+        )
         self._allocated = int(inputs[0]["shape"][0])
         self._input, self._output = inputs[0]["index"], outputs[0]["index"]
-        self._input_form, self._output_form = _integer_form(inputs[0]), _integer_form(outputs[0])
         details = self._interpreter.get_tensor_details() if exposed else []
         self._exposed = {each["name"]: each["index"] for each in details if each["name"] in exposed}
         self.tensors: dict[str, NDArray[Any]] = {}
@@ -82,19 +76,18 @@ class TFLiteEngine:
         Raises:
             DataRejectedError: The images do not have the artifact's shape, or there are none.
         """
-        return run_in_batches(images, image_shape=self._image_shape, batch=self._batch, run=self._run_batch)
+        return self._signature.run(images, self._run_batch)
 
-    def _run_batch(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        if len(images) != self._allocated:
-            self._interpreter.resize_tensor_input(self._input, images.shape)
+    def _run_batch(self, batch: NDArray[Any]) -> NDArray[Any]:
+        if len(batch) != self._allocated:
+            self._interpreter.resize_tensor_input(self._input, batch.shape)
             self._interpreter.allocate_tensors()
-            self._allocated = len(images)
-        given = images if self._input_form is None else self._input_form.quantized(images)
-        self._interpreter.set_tensor(self._input, given)
+            self._allocated = len(batch)
+        self._interpreter.set_tensor(self._input, batch)
         self._interpreter.invoke()
         self.tensors = {name: self._interpreter.get_tensor(index) for name, index in self._exposed.items()}
         outputs: NDArray[Any] = self._interpreter.get_tensor(self._output)
-        return outputs if self._output_form is None else self._output_form.real(outputs)
+        return outputs
 
     def close(self) -> None:
         """Free the runtime's memory."""
@@ -156,23 +149,49 @@ def open_interpreter(artifact: Path, *, threads: int, kernels: Kernels, all_tens
     return interpreter
 
 
-def _is_image(tensor: dict[str, Any]) -> bool:
-    shape = tensor["shape_signature"]
-    return len(shape) == 4 and min(shape[1:]) > 0 and _is_number(tensor)
+def tflite_signature(
+    inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]], artifact: Path
+) -> Signature:
+    """What a .tflite file takes and gives.
+
+    Args:
+        inputs: Its tensors, as :attr:`resnet_edge.runners.agent.Model.details` has them.
+        outputs: The same.
+        artifact: The file, for errors.
+
+    Raises:
+        ModelRejectedError: It does not take one image and give one output.
+    """
+    if not (len(inputs) == len(outputs) == 1 and _is_image(inputs[0]) and _is_number(outputs[0])):
+        raise ModelRejectedError(
+            "the model does not take one image and give one output",
+            where=str(artifact),
+            found="; ".join(
+                f"{tensor['name']} {tensor['dtype']} {tensor['shape']}" for tensor in [*inputs, *outputs]
+            ),
+            next_step="export a model with a single image input and a single output",
+        )
+    batch, *shape = inputs[0]["shape"]
+    return Signature(
+        image_shape=tuple(shape),
+        batch=batch,
+        input_form=_integer_form(inputs[0]),
+        output_form=_integer_form(outputs[0]),
+    )
 
 
-def _is_number(tensor: dict[str, Any]) -> bool:
+def _is_image(tensor: Mapping[str, Any]) -> bool:
+    shape = tensor["shape"]
+    return len(shape) == 4 and all(shape[1:]) and _is_number(tensor)
+
+
+def _is_number(tensor: Mapping[str, Any]) -> bool:
     """Whether a tensor holds real numbers, or integers that stand for some."""
-    return tensor["dtype"] is np.float32 or _integer_form(tensor) is not None
+    return tensor["dtype"] == "float32" or _integer_form(tensor) is not None
 
 
-def _integer_form(tensor: dict[str, Any]) -> IntegerForm | None:
+def _integer_form(tensor: Mapping[str, Any]) -> IntegerForm | None:
     """How a tensor's integers are to be read; None where it holds something else."""
-    scale, zero_point = tensor["quantization"]
-    if tensor["dtype"] not in (np.int8, np.uint8, np.int16) or not scale > 0:
+    if tensor["dtype"] not in ("int8", "uint8", "int16") or not tensor["scale"] > 0:
         return None
-    return IntegerForm(dtype=tensor["dtype"], scale=scale, zero_point=zero_point)
-
-
-def _form(tensor: dict[str, Any]) -> str:
-    return f"{np.dtype(tensor['dtype']).name} {tensor['shape_signature'].tolist()}"
+    return IntegerForm(dtype=tensor["dtype"], scale=tensor["scale"], zero_point=tensor["zero_point"])

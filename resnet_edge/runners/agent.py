@@ -41,7 +41,6 @@ PACKAGES = ("numpy", "ai-edge-litert", "tflite-runtime", "onnxruntime", "tensorf
 
 AT_HWCAP, AT_HWCAP2 = 16, 26
 """Where the kernel's auxiliary vector (getauxval(3)) holds a processor's features, as bits."""
-
 # fmt: off
 HWCAP_NAMES = (
     "fp", "asimd", "evtstrm", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp", "cpuid",
@@ -152,8 +151,8 @@ class TFLiteModel(Model):
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._input, self._result = inputs[0]["index"], outputs[0]["index"]
         self._allocated = tuple(inputs[0]["shape"].tolist())
-        ends = {"inputs": inputs, "outputs": outputs}
-        return {"kernels": self.kernels, **{end: [_tflite_tensor(t) for t in ends[end]] for end in ends}}
+        ends = {"inputs": [*map(tflite_tensor, inputs)], "outputs": [*map(tflite_tensor, outputs)]}
+        return {"kernels": self.kernels, **ends}
 
     def feed(self, batch: Any) -> None:
         """Take one batch; memory is laid out anew where it has another size than the last."""
@@ -183,11 +182,12 @@ class OnnxModel(Model):
         options.log_severity_level = 3  # errors only
         session = runtime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
         self._session, self._input = session, session.get_inputs()[0].name
-        return {
-            "inputs": [_onnx_tensor(tensor) for tensor in session.get_inputs()],
-            "outputs": [_onnx_tensor(tensor) for tensor in session.get_outputs()],
-            "metadata": dict(session.get_modelmeta().custom_metadata_map),
-        }
+        inputs, outputs = (
+            [*map(onnx_tensor, session.get_inputs())],
+            [*map(onnx_tensor, session.get_outputs())],
+        )
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+        return {"inputs": inputs, "outputs": outputs, "metadata": metadata}
 
     def invoke(self) -> None:
         """Compute."""
@@ -220,14 +220,16 @@ class SavedModel(Model):
         self._output = self._signature(**self._batch)[self._result].numpy()
 
 
-def _tflite_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
+def tflite_tensor(tensor: dict[str, Any]) -> dict[str, Any]:
+    """A tensor of an interpreter as :attr:`Model.details` has it."""
     scale, zero_point = tensor["quantization"]
     shape = [None if size == -1 else size for size in tensor["shape_signature"].tolist()]
     form = {"dtype": tensor["dtype"].__name__, "scale": float(scale), "zero_point": int(zero_point)}
     return {"name": tensor["name"], "shape": shape, **form}
 
 
-def _onnx_tensor(tensor: Any) -> dict[str, Any]:
+def onnx_tensor(tensor: Any) -> dict[str, Any]:
+    """A tensor of a session as :attr:`Model.details` has it."""
     dtype = tensor.type[len("tensor(") : -1]
     shape = [size if isinstance(size, int) else None for size in tensor.shape]
     return {"name": tensor.name, "shape": shape, "dtype": "float32" if dtype == "float" else dtype}

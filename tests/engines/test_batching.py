@@ -43,3 +43,20 @@ def test_outputs_keep_their_order_whatever_the_batch(count: int, batch: int | No
 def test_images_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataRejectedError, match=r"\(N, 2, 3, 1\)"):
         run_in_batches(np.zeros(shape, np.float32), image_shape=SHAPE, batch=1, run=lambda images: images)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch", "at_once", "runs"),
+    [(5, 2, 4, [4, 2]), (5, 2, 3, [2, 2, 2]), (5, 3, 1, [3, 3]), (5, None, 4, [4, 1]), (5, 1, 32, [5])],
+)
+def test_several_batches_at_once(count: int, batch: int | None, at_once: int, runs: list[int]) -> None:
+    seen: list[int] = []
+
+    def run(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        outputs: np.ndarray = images.sum(axis=(1, 2))
+        return outputs
+
+    outputs = run_in_batches(numbered(count), image_shape=SHAPE, batch=batch, run=run, at_once=at_once)
+    assert seen == runs
+    np.testing.assert_array_equal(outputs, 6 * np.arange(count, dtype=np.float32)[:, None])
