@@ -182,10 +182,8 @@ class OnnxModel(Model):
         options.log_severity_level = 3  # errors only
         session = runtime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
         self._session, self._input = session, session.get_inputs()[0].name
-        inputs, outputs = (
-            [*map(onnx_tensor, session.get_inputs())],
-            [*map(onnx_tensor, session.get_outputs())],
-        )
+        inputs = [*map(onnx_tensor, session.get_inputs())]
+        outputs = [*map(onnx_tensor, session.get_outputs())]
         metadata = dict(session.get_modelmeta().custom_metadata_map)
         return {"inputs": inputs, "outputs": outputs, "metadata": metadata}
 
