@@ -6,18 +6,26 @@ import contextlib
 import datetime as dt
 import importlib.metadata
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.engines.threads import usable_cores
-from resnet_edge.errors import DependencyMissingError, UsageError
-from resnet_edge.verification.opening import RUNTIMES, Place, engine_title, lost, open_everywhere
+from resnet_edge.errors import DependencyMissingError, RunnerUnreachableError, UsageError
+from resnet_edge.verification.opening import (
+    RUNTIMES,
+    Place,
+    Settings,
+    connect,
+    engine_title,
+    lost,
+    open_each,
+)
 from resnet_edge.verification.report import ArtifactReport, Report
 from resnet_edge.verification.target import BundleTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -26,13 +34,18 @@ if TYPE_CHECKING:
     from resnet_edge.stages import Stages
     from resnet_edge.verification.gates import Limits, Subject
     from resnet_edge.verification.images import VerificationData
-    from resnet_edge.verification.opening import Opened
-    from resnet_edge.verification.report import ChangedImage, Check
+    from resnet_edge.verification.opening import Connected
+    from resnet_edge.verification.report import ChangedImage, Check, Latency
     from resnet_edge.verification.running import Compute
     from resnet_edge.verification.target import Candidate, Target
 
 REFERENCE = "reference"
 """The float model's place among the models that run."""
+
+TIMED_RUNS = 200
+"""Of each artifact, about: enough for a 99th percentile that two runs decide."""
+
+WARMUP_RUNS = 5
 
 _VERSIONED = ("resnet-edge", "tensorflow", "keras", "onnxruntime", "ai-edge-litert", "numpy", "scipy")
 
@@ -52,16 +65,18 @@ def check_requirements(options: VerifyOptions) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class Ran:
     """Everything that ran, beside the reference.
 
     Attributes:
+        data: On which images.
         reference: The float model's outputs (N, classes).
         outputs: The artifacts'.
         probabilities: Whether these are probabilities rather than logits.
         notes: What was done to make them comparable.
     """
 
+    data: VerificationData
     reference: NDArray[np.float32]
     outputs: Mapping[Place, NDArray[np.float32]]
     probabilities: bool
@@ -69,7 +84,7 @@ class Compared:
 
 
 class Verification:
-    """One verification.
+    """One verification; what it finds gathers in ``checks``.
 
     Args:
         target: What is verified.
@@ -80,7 +95,9 @@ class Verification:
 
     def __init__(self, target: Target, options: VerifyOptions, limits: Limits, stages: Stages) -> None:
         self._target, self._options, self._limits, self._stages = target, options, limits, stages
-        self._threads = options.threads or usable_cores()
+        threads = options.threads or usable_cores()
+        self._settings = Settings(threads=threads, kernels=options.kernels, required=options.require)
+        self._checks: list[Check] = []
 
     def run(self) -> Report:
         """Run everything, then compare.
@@ -98,58 +115,74 @@ class Verification:
         with self._stages.stage("open the images"):
             data = open_images(self._target, self._options)
         with self._stages.stage("check the files"):
-            checks = self._check_files()
+            self._check_files()
         with contextlib.ExitStack() as stack:
+            with self._stages.stage("reach the runners"):
+                machines, checks = connect(runners, stack, self._options.require)
+            self._checks += checks
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            with self._stages.stage("open the artifacts"):
-                opened = open_everywhere(
-                    self._target.candidates,
-                    runners,
-                    stack,
-                    threads=self._threads,
-                    kernels=self._options.kernels,
-                    required=self._options.require,
-                )
-            compared = self._run_all(opened, data, folder)
-            artifacts = [self._measure(place, opened, data, compared, checks) for place in compared.outputs]
-            changed = self._gallery(data, compared)
-        return self._report(data, opened, compared, artifacts, [*checks, *opened.checks], changed)
+            ran = self._run_all(machines, data, folder)
+            artifacts = [self._compare(place, machines, ran) for place in ran.outputs]
+            if self._options.latency or self._options.min_speedup is not None:
+                artifacts = self._time(machines, ran, artifacts)
+            changed = self._gallery(ran)
+        return self._report(machines, ran, artifacts, changed)
 
-    def _check_files(self) -> list[Check]:
+    def _check_files(self) -> None:
         from resnet_edge.verification.files import check_files
 
         target = self._target
-        if not isinstance(target, BundleTarget):
-            return []
-        return [check_files(target, candidate) for candidate in target.candidates]
+        if isinstance(target, BundleTarget):
+            self._checks += [check_files(target, candidate) for candidate in target.candidates]
 
-    def _run_all(self, opened: Opened, data: VerificationData, folder: Path) -> Compared:
+    def _run_all(self, machines: Sequence[Connected], data: VerificationData, folder: Path) -> Ran:
         """Send the images through every artifact, and through the float model if that was not done before."""
         from resnet_edge.verification.reference import cache_file, keep, load
         from resnet_edge.verification.running import run_all
 
-        if not opened.engines and not any(check.verdict == "fail" for check in opened.checks):
-            raise DependencyMissingError(
-                "no artifact could be run", found="; ".join(check.sentence for check in opened.checks)
-            )
         target, dataset = self._target, data.dataset
         path = cache_file(target, data.description.digest)
         reference = load(path, dataset, target.classes)
-        models: dict[Place | str, Compute] = {place: engine.run for place, engine in opened.engines.items()}
+        with contextlib.ExitStack() as stack:
+            with self._stages.stage("open the artifacts"):
+                engines, checks = open_each(
+                    lambda runner, load: stack.enter_context(runner.open(load)),
+                    target.candidates,
+                    machines,
+                    self._settings,
+                )
+            self._checks += checks
+            self._see_that_something_runs(engines)
+            models: dict[Place | str, Compute] = {place: engine.run for place, engine in engines.items()}
+            if reference is None:
+                with self._stages.stage("load the float model"):
+                    models = {REFERENCE: self._reference(), **models}
+            title = f"run {len(models)} models on {len(dataset):,} images"
+            with self._stages.stage(title, total=len(dataset)) as done:
+                found = run_all(models, dataset, classes=target.classes, folder=folder, progress=done)
         if reference is None:
-            with self._stages.stage("load the float model"):
-                models = {REFERENCE: self._reference(), **models}
-        title = f"run {len(models)} models on {len(dataset)} images"
-        with self._stages.stage(title, total=len(dataset)) as done:
-            outputs = run_all(models, dataset, classes=target.classes, folder=folder, progress=done)
-        if reference is None:
-            reference = outputs.arrays[REFERENCE]
+            reference = found.arrays[REFERENCE]
             keep(path, reference)
-        for name, error in outputs.lost.items():
+        for name, error in found.lost.items():
             if isinstance(name, Place):
-                opened.checks.append(lost(name, error, self._options.require))
-        arrays = {place: array for place, array in outputs.arrays.items() if isinstance(place, Place)}
-        return _comparable(reference, arrays)
+                self._checks.append(lost(name, error, self._options.require))
+        outputs = {place: array for place, array in found.arrays.items() if isinstance(place, Place)}
+        return _comparable(data, reference, outputs)
+
+    def _see_that_something_runs(self, engines: Mapping[Place, object]) -> None:
+        """A verification in which nothing ran is no verification.
+
+        Raises:
+            DependencyMissingError: The runtimes of all artifacts are missing.
+            RunnerUnreachableError: No runner answers.
+        """
+        reasons = [check for check in self._checks if check.name in ("runtime", "runner")]
+        if engines or any(check.verdict == "fail" for check in reasons):
+            return
+        found = "; ".join(f"{check.runner}: {check.sentence}" for check in reasons)
+        if any(check.name == "runner" for check in reasons):
+            raise RunnerUnreachableError("no artifact could be run", found=found)
+        raise DependencyMissingError("no artifact could be run", found=found)
 
     def _reference(self) -> Compute:
         """The float model on what the artifacts take: pixels, where the normalization is inside of them."""
@@ -158,36 +191,31 @@ class Verification:
             return run
         return lambda pixels: run(target.contract.normalize(pixels))
 
-    def _measure(
-        self, place: Place, opened: Opened, data: VerificationData, compared: Compared, checks: list[Check]
-    ) -> ArtifactReport:
-        """Figures and verdicts of one artifact on one runner; the verdicts are added to ``checks``."""
+    def _compare(self, place: Place, machines: Sequence[Connected], ran: Ran) -> ArtifactReport:
+        """Figures and verdicts of one artifact on one runner."""
         from resnet_edge.verification.accuracy import measure_accuracy
         from resnet_edge.verification.gates import check_accuracy, check_parity
         from resnet_edge.verification.parity import measure_parity
 
-        candidate, confidence = place.candidate, self._limits.confidence
-        subject = self._subject(place, data)
-        outputs = compared.outputs[place]
-        parity = measure_parity(
-            compared.reference,
-            outputs,
-            confidence=confidence,
-            probabilities=compared.probabilities,
-            step=self._step(candidate),
-        )
-        checks += check_parity(parity, self._limits, subject)
-        accuracy = None
-        if data.labels is not None:
-            accuracy = measure_accuracy(
-                compared.reference,
+        candidate, confidence, labels = place.candidate, self._limits.confidence, ran.data.labels
+        subject, outputs = self._subject(place, ran.data), ran.outputs[place]
+        with self._stages.stage("compare the outputs"):
+            parity = measure_parity(
+                ran.reference,
                 outputs,
-                data.labels,
-                class_names=self._target.labels,
                 confidence=confidence,
+                probabilities=ran.probabilities,
+                step=self._step(candidate),
             )
-            checks += check_accuracy(accuracy, self._limits, subject)
-        machine = opened.machines[place.runner]
+            self._checks += check_parity(parity, self._limits, subject)
+            accuracy = None
+            if labels is not None:
+                names = self._target.labels
+                accuracy = measure_accuracy(
+                    ran.reference, outputs, labels, class_names=names, confidence=confidence
+                )
+                self._checks += check_accuracy(accuracy, self._limits, subject)
+        machine = next(each.machine for each in machines if each.runner.name == place.runner)
         return ArtifactReport(
             path=candidate.name,
             format=candidate.format,
@@ -218,28 +246,72 @@ class Verification:
         quant = quantized.spec.tensors.get(quantized.graph.output)
         return None if quant is None else quant.scale
 
-    def _gallery(self, data: VerificationData, compared: Compared) -> tuple[ChangedImage, ...]:
+    def _time(
+        self, machines: Sequence[Connected], ran: Ran, artifacts: Sequence[ArtifactReport]
+    ) -> list[ArtifactReport]:
+        """The artifacts with their latencies; one runner after the other, on each all artifacts in turns."""
+        from resnet_edge.verification.gates import check_speedup
+
+        places = dict(zip(ran.outputs, artifacts, strict=True))
+        times: dict[Place, Latency] = {}
+        for each in machines:
+            mine = [place for place in places if place.runner == each.runner.name]
+            try:
+                times |= self._time_on(each, mine)
+            except RunnerUnreachableError as error:
+                self._checks += [lost(place, error, self._options.require) for place in mine]
+        for place, latency in times.items():
+            self._checks += check_speedup(latency, self._limits, self._subject(place, ran.data))
+        return [replace(report, latency=times.get(place)) for place, report in places.items()]
+
+    def _time_on(self, machine: Connected, places: Sequence[Place]) -> dict[Place, Latency]:
+        from resnet_edge.verification.latency import ROUNDS, measure_latency
+
+        title = f"time {len(places)} artifacts on {machine.runner.name}"
+        with contextlib.ExitStack() as stack, self._stages.stage(title, total=ROUNDS) as done:
+            timers, checks = open_each(
+                lambda runner, load: runner.timer(load),
+                [place.candidate for place in places],
+                [machine],
+                self._settings,
+            )
+            for timer in timers.values():
+                stack.callback(timer.close)
+            self._checks += checks
+            floats = {
+                place.candidate.format: place for place in timers if place.candidate.precision == "fp32"
+            }
+            return measure_latency(
+                timers,
+                baselines={place: floats.get(place.candidate.format, place) for place in timers},
+                runs=TIMED_RUNS,
+                warmup=WARMUP_RUNS,
+                threads=self._settings.threads,
+                confidence=self._limits.confidence,
+                emulated=machine.machine.emulated,
+                progress=done,
+            )
+
+    def _gallery(self, ran: Ran) -> tuple[ChangedImage, ...]:
         from resnet_edge.verification.gallery import changed_images
 
         several = len(self._options.runners) > 1
         return changed_images(
-            data,
-            compared.reference,
+            ran.data,
+            ran.reference,
             {
                 f"{place.candidate.name} ({place.runner})" if several else place.candidate.name: outputs
-                for place, outputs in compared.outputs.items()
+                for place, outputs in ran.outputs.items()
             },
             class_names=self._target.labels,
-            probabilities=compared.probabilities,
+            probabilities=ran.probabilities,
         )
 
     def _report(
         self,
-        data: VerificationData,
-        opened: Opened,
-        compared: Compared,
-        artifacts: list[ArtifactReport],
-        checks: list[Check],
+        machines: Sequence[Connected],
+        ran: Ran,
+        artifacts: Sequence[ArtifactReport],
         changed: tuple[ChangedImage, ...],
     ) -> Report:
         target = self._target
@@ -247,13 +319,13 @@ class Verification:
             subject=target.name,
             model=target.model_name,
             reference=target.reference,
-            data=data.description,
+            data=ran.data.description,
             confidence=self._limits.confidence,
-            machines=opened.machines,
+            machines={each.runner.name: each.machine for each in machines},
             artifacts=tuple(artifacts),
-            checks=tuple(checks),
+            checks=tuple(self._checks),
             changed=changed,
-            notes=(*target.notes, *compared.notes),
+            notes=(*target.notes, *ran.notes),
             versions={name: importlib.metadata.version(name) for name in _VERSIONED},
             command=self._options.command,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -261,7 +333,9 @@ class Verification:
         )
 
 
-def _comparable(reference: NDArray[np.float32], outputs: Mapping[Place, NDArray[np.float32]]) -> Compared:
+def _comparable(
+    data: VerificationData, reference: NDArray[np.float32], outputs: Mapping[Place, NDArray[np.float32]]
+) -> Ran:
     """Logits beside logits, or probabilities beside probabilities."""
     from resnet_edge.verification.foreign import are_probabilities, make_comparable
 
@@ -269,9 +343,10 @@ def _comparable(reference: NDArray[np.float32], outputs: Mapping[Place, NDArray[
     # A softmax of the reference on behalf of one artifact is one for all: they are compared with one another.
     references = [theirs for theirs, _, _ in made.values()]
     reference = next((theirs for theirs in references if theirs is not reference), reference)
-    return Compared(
+    return Ran(
+        data=data,
         reference=reference,
         outputs={place: ours for place, (_, ours, _) in made.items()},
-        probabilities=are_probabilities(reference[:1000]),
+        probabilities=are_probabilities(reference),
         notes=tuple(dict.fromkeys(note for _, _, note in made.values() if note)),
     )

@@ -287,17 +287,28 @@ def hardware_features(hwcap: int, hwcap2: int) -> list[str]:
 
 def status() -> dict[str, Any]:
     """Peak memory in bytes; governor, clock in MHz and temperature in degrees Celsius, or None."""
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clock = _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
     heat = _text("/sys/class/thermal/thermal_zone0/temp")
     return {
-        "peak_memory": peak if sys.platform == "darwin" else peak * 1024,
+        "peak_memory": _peak_memory(),
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         "clock_mhz": int(clock) / 1e3 if clock else None,
         "temperature_c": int(heat) / 1e3 if heat else None,
     }
+
+
+def _peak_memory() -> int:
+    """Bytes of the largest resident set since this program was started.
+
+    On Linux not ``getrusage``'s: that one remembers the process that this one was forked from.
+    """
+    for line in _text("/proc/self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _text(path: str) -> str:

@@ -8,7 +8,7 @@ alike, so that resampling single runs would promise too much.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from resnet_edge.runners import Timer
 
+Name = TypeVar("Name")
+"""Whatever artifacts are told apart by."""
+
 ROUNDS = 20
 """Turns of each artifact."""
 
@@ -31,16 +34,16 @@ _RESAMPLES = 2000
 
 
 def measure_latency(
-    timers: Mapping[str, Timer],
+    timers: Mapping[Name, Timer],
     *,
-    baselines: Mapping[str, str],
+    baselines: Mapping[Name, Name],
     runs: int,
     warmup: int,
     threads: int,
     confidence: float,
     emulated: bool = False,
     progress: Callable[[int], None] = lambda _: None,
-) -> dict[str, Latency]:
+) -> dict[Name, Latency]:
     """Time artifacts against each other.
 
     Args:
@@ -58,7 +61,7 @@ def measure_latency(
         RunnerUnreachableError: An artifact's process, or the machine, does not answer.
     """
     turns = {name: _runs_a_turn(timer, runs, warmup) for name, timer in timers.items()}
-    rounds: dict[str, list[list[float]]] = {name: [] for name in timers}
+    rounds: dict[Name, list[list[float]]] = {name: [] for name in timers}
     for number in range(ROUNDS):
         # Every other round runs backwards, so that no artifact always follows the same one.
         for name in list(timers)[:: 1 if number % 2 == 0 else -1]:
@@ -111,7 +114,7 @@ def _summary(
 
 
 def _speedup(
-    times: Mapping[str, NDArray[np.float64]], name: str, baseline: str, confidence: float
+    times: Mapping[Name, NDArray[np.float64]], name: Name, baseline: Name, confidence: float
 ) -> Ratio | None:
     """How many times as fast as the baseline; None where there is none, and for the baseline itself."""
     if baseline == name or baseline not in times:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError, RunnerUnreachableError
 from resnet_edge.runners import Load
@@ -11,13 +11,14 @@ from resnet_edge.verification.report import Check
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from resnet_edge.engines import Engine
     from resnet_edge.errors import ResnetEdgeError
     from resnet_edge.runners import Kernels, Machine, Runner
     from resnet_edge.verification.report import Verdict
     from resnet_edge.verification.target import Candidate
+
+Opened = TypeVar("Opened")
 
 RUNTIMES: Mapping[str, str] = {"tflite": "litert", "onnx": "onnxruntime", "savedmodel": "tensorflow"}
 """What ``--require`` calls the runtime of each format."""
@@ -42,22 +43,33 @@ class Place:
     runner: str
 
 
-Engines: TypeAlias = "dict[Place, Engine]"
+@dataclass(frozen=True, kw_only=True)
+class Connected:
+    """A machine that answers, and what it is."""
+
+    runner: Runner
+    machine: Machine
 
 
-@dataclass(kw_only=True)
-class Opened:
-    """What was opened, and what was not.
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How artifacts are opened.
 
     Attributes:
-        engines: By artifact and runner.
-        machines: By runner.
-        checks: Why the others could not be opened.
+        threads: Within an operator.
+        kernels: Of .tflite files.
+        required: Names of runners and runtimes that must be there.
     """
 
-    engines: Engines = field(default_factory=dict)
-    machines: dict[str, Machine] = field(default_factory=dict)
-    checks: list[Check] = field(default_factory=list)
+    threads: int
+    kernels: Kernels
+    required: Sequence[str]
+
+    def load(self, candidate: Candidate) -> Load:
+        """The same for one artifact."""
+        return Load(
+            artifact=candidate.path, format=candidate.format, threads=self.threads, kernels=self.kernels
+        )
 
 
 def engine_title(format: str, kernels: Kernels, machine: Machine) -> str:  # noqa: A002 - its name everywhere
@@ -68,56 +80,65 @@ def engine_title(format: str, kernels: Kernels, machine: Machine) -> str:  # noq
     return " ".join(filter(None, [title, version, f"({which})" if format == "tflite" else ""]))
 
 
-def open_everywhere(
-    candidates: Sequence[Candidate],
-    runners: Sequence[Runner],
-    stack: contextlib.ExitStack,
-    *,
-    threads: int,
-    kernels: Kernels,
-    required: Sequence[str],
-) -> Opened:
-    """Open every artifact on every runner.
+def connect(
+    runners: Sequence[Runner], stack: contextlib.ExitStack, required: Sequence[str]
+) -> tuple[list[Connected], list[Check]]:
+    """Reach every machine; those that do not answer become verdicts.
 
     Args:
-        candidates: The artifacts.
-        runners: The machines, not yet connected.
-        stack: Closes them, and what is opened on them.
-        threads: Within an operator.
-        kernels: Of .tflite files.
-        required: Names of runners and runtimes that must be there.
+        runners: The machines.
+        stack: Disconnects them.
+        required: Names of runners that must be there.
     """
-    opened = Opened()
+    connected, checks = [], []
     for runner in runners:
         try:
             stack.enter_context(runner)
-            opened.machines[runner.name] = runner.probe()
+            connected.append(Connected(runner=runner, machine=runner.probe()))
         except (RunnerUnreachableError, DependencyMissingError) as error:
-            opened.checks.append(_runner_check(runner.name, error, required))
-            continue
+            verdict: Verdict = "unreachable" if runner.name in required else "skipped"
+            checks.append(
+                Check(
+                    name="runner", artifact="", runner=runner.name, verdict=verdict, sentence=_sentence(error)
+                )
+            )
+    return connected, checks
+
+
+def open_each(
+    what: Callable[[Runner, Load], Opened],
+    candidates: Sequence[Candidate],
+    machines: Sequence[Connected],
+    settings: Settings,
+) -> tuple[dict[Place, Opened], list[Check]]:
+    """Open every artifact on every machine; those that cannot be opened become verdicts.
+
+    Args:
+        what: Opens one: ``Runner.open`` or ``Runner.timer``.
+        candidates: The artifacts.
+        machines: That answer.
+        settings: How they are opened.
+    """
+    opened: dict[Place, Opened] = {}
+    checks: list[Check] = []
+    for each in machines:
         for candidate in candidates:
-            load = Load(artifact=candidate.path, format=candidate.format, threads=threads, kernels=kernels)
-            place = Place(candidate=candidate, runner=runner.name)
+            place = Place(candidate=candidate, runner=each.runner.name)
             try:
-                opened.engines[place] = stack.enter_context(runner.open(load))
+                opened[place] = what(each.runner, settings.load(candidate))
             except DependencyMissingError as error:
-                verdict: Verdict = "missing" if RUNTIMES.get(candidate.format) in required else "skipped"
-                opened.checks.append(_check("runtime", place, verdict, error))
+                required = RUNTIMES.get(candidate.format) in settings.required
+                checks.append(_check("runtime", place, "missing" if required else "skipped", error))
             except ModelRejectedError as error:
-                opened.checks.append(_check("runtime", place, "fail", error))
+                checks.append(_check("runtime", place, "fail", error))
             except RunnerUnreachableError as error:
-                opened.checks.append(lost(place, error, required))
-    return opened
+                checks.append(lost(place, error, settings.required))
+    return opened, checks
 
 
 def lost(place: Place, error: ResnetEdgeError, required: Sequence[str]) -> Check:
     """The verdict on an artifact whose runner does not answer any more."""
     return _check("runner", place, "unreachable" if place.runner in required else "skipped", error)
-
-
-def _runner_check(name: str, error: ResnetEdgeError, required: Sequence[str]) -> Check:
-    verdict: Verdict = "unreachable" if name in required else "skipped"
-    return Check(name="runner", artifact="", runner=name, verdict=verdict, sentence=_sentence(error))
 
 
 def _check(name: str, place: Place, verdict: Verdict, error: ResnetEdgeError) -> Check:

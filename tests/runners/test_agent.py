@@ -234,3 +234,10 @@ class TestTheProcess:
         with start(sys.executable, "-c", code) as process:
             assert process.request("probe", timeout=PATIENCE) == {}
             assert process.request("probe", timeout=PATIENCE) == {}
+
+
+def test_peak_memory_is_the_agents_own() -> None:
+    ballast = np.ones(2**25, np.float64)  # 256 MB in the process that starts the agent
+    with start(sys.executable, str(AGENT)) as process:
+        peak = process.request("status", timeout=PATIENCE)["peak_memory"]
+    assert peak < ballast.nbytes / 2
