@@ -6,8 +6,25 @@ The verbs of the command line are functions here, and their options are frozen d
     result = export("my_model.keras", "bundle", ExportOptions(preprocess="torch"))
 """
 
-from resnet_edge.pipeline import ExportOptions, QuantizeOptions, Result, export, quantize
+from resnet_edge.pipeline import (
+    ExportOptions,
+    QuantizeOptions,
+    Result,
+    VerifyOptions,
+    export,
+    quantize,
+    verify,
+)
 
 __version__ = "0.1.0"
 
-__all__ = ["ExportOptions", "QuantizeOptions", "Result", "__version__", "export", "quantize"]
+__all__ = [
+    "ExportOptions",
+    "QuantizeOptions",
+    "Result",
+    "VerifyOptions",
+    "__version__",
+    "export",
+    "quantize",
+    "verify",
+]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 NAME = "reference-{key}.npy"
 
+KEPT = 4
+"""Files, the newest: every choice of images has one of its own."""
+
 
 def cache_file(target: Target, data: str) -> Path | None:
     """Where the outputs are kept for data with this digest; None where there is no place for them."""
@@ -49,6 +52,9 @@ def keep(path: Path | None, outputs: NDArray[np.float32]) -> None:
         with beside.open("wb") as stream:
             np.save(stream, outputs, allow_pickle=False)
         beside.replace(path)
+        others = path.parent.glob(NAME.format(key="*"))
+        for old in sorted(others, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
+            old.unlink()
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
