@@ -38,6 +38,11 @@ def megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f} MB"
 
 
+def gigabytes(size: int) -> str:
+    """A size in GB of 1000 MB."""
+    return f"{size / 1e9:,.1f} GB"
+
+
 def percent(share: float) -> str:
     """A share with one decimal that is never rounded to all or nothing."""
     if 0.9995 <= share < 1:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from resnet_edge.reports.figures import plain
-from resnet_edge.reports.tables import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,9 +34,11 @@ def render(report: Report) -> str:
     for check in report.checks:
         by_place.setdefault((check.artifact, check.runner), []).append(check)
     for key, checks in by_place.items():
-        document.add_testsuite(_suite(report, place(*key), artifacts.get(key), checks))
+        # Always with the runner: a server follows a test case through time by its name.
+        name = plain(" on ".join(part for part in key if part) or "the run")
+        document.add_testsuite(_suite(report, name, artifacts.get(key), checks))
     text: str = document.tostring().decode()
-    return text + "\n"
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
 
 
 def _suite(report: Report, name: str, artifact: ArtifactReport | None, checks: Iterable[Check]) -> TestSuite:

@@ -83,9 +83,15 @@ def _several_runners(report: Report) -> bool:
     return len({artifact.runner for artifact in report.artifacts}) > 1
 
 
-def place(artifact: str, runner: str) -> str:
-    """``resnet8-int8.tflite on local``, or what there is of it."""
-    return figures.plain(" on ".join(part for part in (artifact, runner) if part) or "the run")
+def place(report: Report, artifact: str, runner: str) -> str:
+    """``resnet8-int8.tflite on qemu``, or what there is of it; no runner where there is only one."""
+    parts = (artifact, runner) if _several_runners(report) or not artifact else (artifact,)
+    return figures.plain(" on ".join(part for part in parts if part) or "the run")
+
+
+def place_of(report: Report, found: ArtifactReport) -> str:
+    """The artifact's name, and where it was run if that could be several places."""
+    return place(report, found.path, found.runner)
 
 
 def checks_of(report: Report, artifact: ArtifactReport) -> list[Check]:
@@ -109,6 +115,20 @@ def open_checks(report: Report) -> list[Check]:
         (check for check in report.checks if check.verdict != "pass"),
         key=lambda check: _URGENCY.index(check.verdict),
     )
+
+
+def checks(report: Report) -> Table:
+    """Every check, those that passed included."""
+    rows = [
+        (
+            _name(check.name),
+            Cell(text=check.verdict, verdict=check.verdict),
+            Cell(text=place(report, check.artifact, check.runner)),
+            _name(check.sentence),
+        )
+        for check in report.checks
+    ]
+    return _table(("check<", "verdict<", "where<", "found<"), rows)
 
 
 def summary(report: Report) -> Table:
@@ -210,21 +230,17 @@ def distinct_steps(report: Report) -> list[tuple[Step, list[ArtifactReport]]]:
 
 def waterfall(report: Report) -> Table:
     """Where the error arises, step by step."""
-    several = _several_runners(report)
-    rows = []
-    for step, artifacts in distinct_steps(report):
-        first = artifacts[0]
-        whose = place(first.path, first.runner if several else "")
-        rows.append(
-            (
-                _name(step.name),
-                Cell(text=whose if len(artifacts) == 1 else figures.counted(len(artifacts), "artifact")),
-                Cell(text=figures.decibels(step.sqnr_db)),
-                Cell(text=figures.decibels(step.step_sqnr_db)),
-                Cell(text=f"{step.changed:,} of {step.images:,}"),
-                Cell(text=f"{step.step_changed:,}"),
-            )
+    rows = [
+        (
+            _name(step.name),
+            Cell(text=place_of(report, whose[0]) if len(whose) == 1 else f"{len(whose)} artifacts"),
+            Cell(text=figures.decibels(step.sqnr_db)),
+            Cell(text=figures.decibels(step.step_sqnr_db)),
+            Cell(text=f"{step.changed:,} of {step.images:,}"),
+            Cell(text=f"{step.step_changed:,}"),
         )
+        for step, whose in distinct_steps(report)
+    ]
     columns = ("step<", "of<", "SQNR", "of this step", "changed predictions", "by this step")
     return _table(columns, rows)
 
@@ -264,12 +280,8 @@ def layers(found: Layers, limit: int = WORST) -> Table:
 
 def latencies(report: Report) -> Table:
     """Times of every artifact that was timed."""
-    several = _several_runners(report)
     rows = [
-        (
-            _name(place(artifact.path, artifact.runner if several else "")),
-            *_times(artifact.latency),
-        )
+        (Cell(text=place_of(report, artifact)), *_times(artifact.latency))
         for artifact in report.artifacts
         if artifact.latency
     ]
@@ -318,7 +330,7 @@ def changes(accuracy: Accuracy, limit: int = WORST) -> Table:
         )
         for change in accuracy.changes[:limit]
     ]
-    return _table(("reference says<", "artifact says<", "images", "lost", "won"), rows)
+    return _table(("reference says<", "artifact says<", "images", "became wrong", "became right"), rows)
 
 
 def machines(report: Report) -> Table:
@@ -329,7 +341,7 @@ def machines(report: Report) -> Table:
             Cell(text=figures.plain(machine.cpu), detail=figures.plain(" ".join(machine.features))),
             _name(f"{machine.system} {machine.architecture}"),
             Cell(text=str(machine.cores)),
-            Cell() if machine.memory is None else Cell(text=figures.megabytes(machine.memory)),
+            Cell() if machine.memory is None else Cell(text=figures.gigabytes(machine.memory)),
             _name(f"{machine.python}{', emulated' if machine.emulated else ''}"),
         )
         for name, machine in report.machines.items()

@@ -63,7 +63,7 @@ def _layers(console: Console, report: Report) -> None:
     """The finding about the layers of each artifact, and its worst ones."""
     for artifact in report.artifacts:
         if artifact.layers:
-            _title(console, f"Layers of {tables.place(artifact.path, artifact.runner)}")
+            _title(console, f"Layers of {tables.place_of(report, artifact)}")
             console.print(Text(plain(artifact.layers.sentence)))
             _show(console, tables.layers(artifact.layers))
 
@@ -74,7 +74,7 @@ def _checks(console: Console, report: Report) -> None:
     if left:
         _title(console, "What did not pass")
     for check in left:
-        where = tables.place(check.artifact, check.runner)
+        where = tables.place(report, check.artifact, check.runner)
         found = f" {plain(check.name)}, {where}: {plain(check.sentence)}"
         console.print(Text.assemble((check.verdict, _STYLES[check.verdict]), found))
 

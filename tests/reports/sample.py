@@ -77,13 +77,22 @@ def _accuracy(lost: int, won: int) -> Accuracy:
         top1=proportion(1748 - lost + won),
         top5=proportion(1990),
         reference_top1=proportion(1748),
-        drop=Drop(points=loss, low=loss - half, high=loss + half, lost=lost, won=won, p_value=0.0131),
+        drop=Drop(
+            points=loss,
+            low=loss - half,
+            high=loss + half,
+            lost=lost,
+            won=won,
+            p_value=2e-18 if lost > 100 else 0.243 if lost > 2 else 1.0,
+        ),
         worst_class=ClassAccuracy(label=MARKUP, images=204, accuracy=0.594, reference_accuracy=0.652),
         changes=(
             Change(reference=MARKUP, artifact="pullover", images=14, lost=9, won=2),
             Change(reference=HOSTILE, artifact="trouser", images=6, lost=4, won=1),
             Change(reference="sandal", artifact="ankle boot", images=3, lost=1, won=1),
-        ),
+        )
+        if lost > 2
+        else (),
     )
 
 
