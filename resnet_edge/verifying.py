@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.engines.threads import usable_cores
-from resnet_edge.errors import DependencyMissingError, RunnerUnreachableError, UsageError
+from resnet_edge.errors import (
+    DependencyMissingError,
+    ModelRejectedError,
+    RunnerUnreachableError,
+    UsageError,
+)
 from resnet_edge.verification.opening import (
     RUNTIMES,
     Place,
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resnet_edge.pipeline import VerifyOptions
+    from resnet_edge.quantization.spec import Quantized
     from resnet_edge.stages import Stages
     from resnet_edge.verification.gates import Limits, Subject
     from resnet_edge.verification.images import VerificationData
@@ -230,17 +236,25 @@ class Verification:
     def _subject(self, place: Place, data: VerificationData) -> Subject:
         from resnet_edge.verification.gates import Subject
 
+        quantized = self._quantized(place.candidate)
         return Subject(
             artifact=place.candidate.name,
             runner=place.runner,
-            precision=place.candidate.precision,
+            # What a recipe of the user's own is a variant of is in the spec.
+            precision=quantized.spec.recipe if quantized else place.candidate.precision,
             half=self._target.half,
             seeded=data.seeded,
         )
 
+    def _quantized(self, candidate: Candidate) -> Quantized | None:
+        """What an artifact was written from; None where that is not known, or damaged as its check says."""
+        with contextlib.suppress(ModelRejectedError):
+            return self._target.quantized(candidate)
+        return None
+
     def _step(self, candidate: Candidate) -> float | None:
         """The scale of an integer output."""
-        quantized = self._target.quantized(candidate)
+        quantized = self._quantized(candidate)
         if quantized is None:
             return candidate.step
         quant = quantized.spec.tensors.get(quantized.graph.output)
