@@ -48,6 +48,7 @@ lint: $(VENV)/installed-test
 bench: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m benchmarks.export
+	$(BIN)/python -m benchmarks.verify
 
 clean:
 	rm -rf $(VENV) $(ORT118) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
