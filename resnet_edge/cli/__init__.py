@@ -30,6 +30,7 @@ INTERRUPTED = 130
         ),
         "inspect": ("resnet_edge.cli.inspect", "Show what is in a bundle, a .tflite or a .onnx file."),
         "models": ("resnet_edge.cli.models", "List the ResNets that can be built by name."),
+        "selftest": ("resnet_edge.cli.selftest", "Show that verify catches and names known faults."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

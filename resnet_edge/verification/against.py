@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from resnet_edge.contents import check_digest, find_reference, full_contract
-from resnet_edge.engines.batching import run_in_batches
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ModelRejectedError
 from resnet_edge.manifest import read_manifest
@@ -17,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from resnet_edge.data.preprocessing import Preprocessing
@@ -73,6 +71,7 @@ def open_against(model: str | Path, options: ExportOptions) -> FloatModel:
         )
         return _from_bundle(bundle)
     import keras  # deferred: takes seconds
+    import numpy as np
 
     from resnet_edge.data.labels import read_labels
     from resnet_edge.graph.importing import image_shape
@@ -149,6 +148,9 @@ def compile_keras(model: Any, image_shape: Shape) -> Run:
     Returns:
         Outputs (N, classes), float32, for model inputs (N, height, width, channels).
     """
+    import numpy as np
+
+    from resnet_edge.engines.batching import run_in_batches
     from resnet_edge.tensorflow_import import tf  # deferred: takes seconds
 
     declared = getattr(model, "inputs", None)

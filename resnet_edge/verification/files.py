@@ -8,6 +8,7 @@ from resnet_edge import bundle as bundles
 from resnet_edge.converters import QuantizingConverter, load_converter
 from resnet_edge.errors import ConversionFailedError, ModelRejectedError
 from resnet_edge.quantization.readback import check
+from resnet_edge.verification.embedded import embedded_differences
 from resnet_edge.verification.report import Check
 
 if TYPE_CHECKING:
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
 def check_files(target: BundleTarget, candidate: Candidate) -> Check:
     """Compare an artifact, its spec and its integers with what was written, and the artifact with its spec.
 
+    What an artifact says of itself is compared with the manifest, too.
+
     A changed file is read all the same: what changed in it says more than that it did.
     """
-    found = [*_changed(target, candidate), *_differences(target, candidate)]
+    stated = embedded_differences(candidate.path, candidate.format, target.manifest)
+    found = [*_changed(target, candidate), *_differences(target, candidate), *stated]
     if not found:
         held = f"; every scale and integer is that of {candidate.record.spec}" if _has_spec(candidate) else ""  # type: ignore[union-attr]
         sentence = f"{candidate.name} is as it was written (SHA-256){held}"

@@ -1,0 +1,127 @@
+"""Does the verification find what is wrong? Known faults are put into a small bundle, one at a time."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnet_edge.errors import GateFailedError, ResnetEdgeError
+from resnet_edge.pipeline import VerifyOptions, verify
+from resnet_edge.verification.faults import FAULTS
+from resnet_edge.verification.specimen import build_specimen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from resnet_edge.stages import Stages
+    from resnet_edge.verification.faults import Fault
+    from resnet_edge.verification.report import Report
+
+MIN_SQNR = 36.0
+"""What the int8 files must come to, in dB. The healthy ones have about 41; a user would set it like this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What became of one fault.
+
+    Attributes:
+        fault: Its name.
+        story: How it comes about.
+        caught: Whether the right check failed for the files that are wrong.
+        named: Whether the answer named the tensor, layer or file, and blamed no healthy file.
+        said: The answer.
+    """
+
+    fault: str
+    story: str
+    caught: bool
+    named: bool
+    said: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """What a verification said.
+
+    Attributes:
+        failed: Artifacts with the names of checks that failed for them; empty if the bundle was refused.
+        refused: Whether the bundle was refused as a whole.
+        text: All sentences about failures.
+    """
+
+    failed: frozenset[tuple[str, str]]
+    refused: bool
+    text: str
+
+
+def run_selftest(stages: Stages, faults: Sequence[Fault] = FAULTS) -> tuple[Finding, ...]:
+    """Build a bundle, verify it, and verify a copy of it with each of the faults.
+
+    Raises:
+        GateFailedError: The healthy bundle does not pass, so that nothing can be learned from the others.
+    """
+    with tempfile.TemporaryDirectory(prefix="resnet-edge-") as folder:
+        healthy = build_specimen(Path(folder), stages)
+        with stages.stage("verify the healthy bundle"):
+            answer = _ask(healthy, layers=True)
+        if answer.failed or answer.refused:
+            raise GateFailedError(
+                "the selftest's healthy bundle does not pass",
+                found=answer.text,
+                next_step="a defect of resnet-edge or of a runtime: please report it",
+            )
+        with stages.stage(f"verify {len(faults)} faults", total=len(faults)) as done:
+            findings = []
+            for fault in faults:
+                findings.append(_examine(fault, healthy))
+                done(len(findings))
+            return tuple(findings)
+
+
+def _examine(fault: Fault, healthy: Path) -> Finding:
+    """One fault, in a copy of the bundle."""
+    sick = healthy.with_name("sick")
+    shutil.copytree(healthy, sick)
+    try:
+        fault.into(sick)
+        answer = _ask(sick, layers=fault.layers)
+    finally:
+        shutil.rmtree(sick)
+    blamed = {artifact for artifact, _ in answer.failed}
+    right = {(artifact, fault.check) for artifact in fault.artifacts} <= answer.failed
+    return Finding(
+        fault=fault.name,
+        story=fault.story,
+        caught=right if fault.artifacts else answer.refused,
+        named=all(text in answer.text for text in fault.says) and blamed <= set(fault.artifacts),
+        said=answer.text,
+    )
+
+
+def _ask(bundle: Path, *, layers: bool) -> _Answer:
+    """Verify a bundle on the images that it keeps."""
+    try:
+        # One thread: the network is too small to share out.
+        report = verify(bundle, VerifyOptions(min_sqnr=MIN_SQNR, layers=layers, threads=1))
+    except ResnetEdgeError as error:
+        return _Answer(failed=frozenset(), refused=True, text=error.render())
+    failed = [check for check in report.checks if check.verdict == "fail"]
+    sentences = [f"{check.artifact}, {check.name}: {check.sentence}" for check in failed]
+    return _Answer(
+        failed=frozenset((check.artifact, check.name) for check in failed),
+        refused=False,
+        text="\n".join([*sentences, *_about_layers(report, {check.artifact for check in failed})]),
+    )
+
+
+def _about_layers(report: Report, failed: set[str]) -> Iterable[str]:
+    """What the comparison layer by layer found in the files that failed."""
+    return (
+        f"{artifact.path}, layers: {artifact.layers.sentence}"
+        for artifact in report.artifacts
+        if artifact.layers is not None and artifact.path in failed
+    )
