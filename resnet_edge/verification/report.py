@@ -165,8 +165,11 @@ class Step:
     images: int
 
 
-OperatorVerdict: TypeAlias = Literal["exact", "within 1 LSB", "rounding", "kernel bug", "not run"]
-"""Of an operator fed with the reference's inputs; ``rounding``: a float operator within its tolerance."""
+OperatorVerdict: TypeAlias = Literal[
+    "exact", "within 1 LSB", "rounding", "kernel bug", "differs in file", "not run"
+]
+"""Of an operator fed with the reference's inputs; ``rounding``: a float operator within its tolerance;
+``differs in file``: right as a file of its own, but not in the artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +181,9 @@ class Layer:
         operator: What computes it.
         as_run_db: SQNR of the tensor as it occurs in the run: with the errors of all before it.
         alone_db: SQNR of the operator's output when it is fed with the reference's inputs: its own error.
-        max_lsb: Largest difference to the exact integer reference on the same integer inputs, in steps; None
-            for a float operator.
-        verdict: On the operator fed alone.
+        max_lsb: Largest difference to the exact integer reference on the same integer inputs, in steps, alone
+            and in the run; None for a float operator.
+        verdict: On the operator.
         reason: Why it was not run.
     """
 
