@@ -13,6 +13,7 @@ from resnet_edge.converters import ConversionSettings, QuantizingConverter, load
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import ArtifactRecord, HeldBackRecord, Manifest
+from resnet_edge.memory import give_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -221,6 +222,7 @@ class Quantizer:
         with self.stages.stage(f"calibrate on {count} images", total=count) as done:
             batches = dataset.batches(0, count, 16)
             statistics = calibrate(graph, batches, observer=self.options.observer, progress=done)
+        give_back()
         bundles.remove(path)
         statistics.save(path)
         return statistics
@@ -229,7 +231,9 @@ class Quantizer:
         from resnet_edge.quantization.parity import Judge
 
         with self.stages.stage("run the float model"):
-            return Judge.over(graph, dataset, self.options.samples, HELD_BACK, contract)
+            judge = Judge.over(graph, dataset, self.options.samples, HELD_BACK, contract)
+        give_back()
+        return judge
 
     def _hold_back(self, dataset: Dataset) -> HeldBackRecord:
         """Keep what ``verify`` needs where no other images are at hand."""
@@ -283,7 +287,8 @@ class Quantizer:
         asked = [name for name in self.options.formats if name != "all"]
         present = [artifact.format for artifact in self.manifest.artifacts if artifact.precision == "fp32"]
         found = {}
-        for name in asked or dict.fromkeys(present):
+        # TensorFlow takes half a gigabyte from its first use on: what can, goes before it.
+        for name in sorted(asked or dict.fromkeys(present), key=lambda name: name == "savedmodel"):
             if name not in recipe.formats and not asked:
                 continue
             converter = load_converter(name)

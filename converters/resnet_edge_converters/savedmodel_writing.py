@@ -67,8 +67,10 @@ def _function(quantized: Quantized, constants: Mapping[str, NodeConstants]) -> A
         given = first.real(image, OFFSETS[io]) if first and io != "float32" else simulated(INPUT_NAME, image)
         tensors = {INPUT_NAME: given}
         for node in graph.nodes[1:]:
-            with tf.name_scope(scope(node.name)):
-                inputs = [tensors[name] for name in node.inputs]
+            inputs = [tensors[name] for name in node.inputs]
+            # Weights are dequantized when the input is there: else all of them would be, right at the start.
+            after = inputs if constants[node.name].quants else []
+            with tf.name_scope(scope(node.name)), tf.control_dependencies(after):
                 tensors[node.name] = simulated(node.name, compute(node.op, constants[node.name], *inputs))
         result = tensors[graph.output]
         if last and io != "float32":

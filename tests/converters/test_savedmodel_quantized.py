@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from resnet_edge.converters import ConversionSettings
 from resnet_edge.engines.savedmodel import METADATA_FILE, SIGNATURE, SavedModelEngine
@@ -324,3 +325,17 @@ def test_trained_networks_classify_as_in_float(name: str, tmp_path: Path) -> Non
     assert (classes == execute(graph, inputs).argmax(1)).mean() >= 0.96
     # Against the integers only near-ties can differ.
     assert (classes == run_integer(quantized, inputs).argmax(1)).mean() >= 0.98
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-weights"])
+def test_a_weight_is_dequantized_when_it_is_needed(recipe: str, tmp_path: Path) -> None:
+    """All at once they would take as much memory as float32 weights do."""
+    path = converted(residual_block(recipe), tmp_path)
+    model = SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    nodes = [
+        node for function in model.meta_graphs[0].graph_def.library.function for node in function.node_def
+    ]
+    int8 = tf.int8.as_datatype_enum
+    weights = [node for node in nodes if node.op == "ReadVariableOp" and node.attr["dtype"].type == int8]
+    assert weights
+    assert all(any(name.startswith("^") for name in node.input) for node in weights)
