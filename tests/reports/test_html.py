@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -157,3 +158,14 @@ def test_a_report_with_nothing_in_it():
     assert not page.all("svg")
     assert plots.trade_off(empty, "latency") is None
     assert plots.waterfall(empty) is None
+
+
+def test_a_wheel_holds_the_templates(tmp_path):
+    build = f"import hatchling.build; hatchling.build.build_wheel({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], check=True, capture_output=True, cwd=ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    folder = ROOT / "resnet_edge" / "reports" / "templates"
+    wanted = {path.relative_to(ROOT).as_posix() for path in folder.iterdir()}
+    assert len(wanted) == 3
+    with zipfile.ZipFile(wheel) as archive:
+        assert wanted <= set(archive.namelist())
