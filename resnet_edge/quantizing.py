@@ -152,6 +152,7 @@ class Quantizer:
                 observed[recipe.equalize] = self._observe(graph, dataset, equalized=recipe.equalize)
             with self.stages.stage(f"quantize {recipe.name}"):
                 plan = self._plan(recipe, observed[recipe.equalize], graph)
+            give_back()
             added += [
                 self._write(name, to, recipe, plan, judge) for name, to in converters[recipe.name].items()
             ]
@@ -222,7 +223,6 @@ class Quantizer:
         with self.stages.stage(f"calibrate on {count} images", total=count) as done:
             batches = dataset.batches(0, count, 16)
             statistics = calibrate(graph, batches, observer=self.options.observer, progress=done)
-        give_back()
         bundles.remove(path)
         statistics.save(path)
         return statistics

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 COLLAPSED_DB = 10.0
 """Below this SQNR the error carries more than a tenth of the outputs' power: the file is of no use."""
 
-CLOSING_MACS = 2**36
-"""Multiply-accumulates that the closing run of one file may take: a second or two on a core. Whether a file
+CLOSING_MACS = 2**35
+"""Multiply-accumulates that the closing run of one file may take: about a second on a core. Whether a file
 has collapsed shows on a handful of images; how good it is, ``verify`` says."""
 
 FEWEST_IMAGES = 8
