@@ -129,6 +129,8 @@ class Verification:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             ran = self._run_all(machines, data, folder)
             artifacts = [self._compare(place, machines, ran) for place in ran.outputs]
+            if self._options.layers:
+                artifacts = self._look_into(ran, artifacts)
             if self._options.latency or self._options.min_speedup is not None:
                 artifacts = self._time(machines, ran, artifacts)
             changed = self._gallery(ran)
@@ -143,6 +145,7 @@ class Verification:
 
     def _run_all(self, machines: Sequence[Connected], data: VerificationData, folder: Path) -> Ran:
         """Send the images through every artifact, and through the float model if that was not done before."""
+        from resnet_edge.verification.foreign import are_probabilities
         from resnet_edge.verification.reference import cache_file, keep, load
         from resnet_edge.verification.running import run_all
 
@@ -173,6 +176,14 @@ class Verification:
             if isinstance(name, Place):
                 self._checks.append(lost(name, error, self._options.require))
         outputs = {place: array for place, array in found.arrays.items() if isinstance(place, Place)}
+        if isinstance(target, BundleTarget):  # its artifacts give what its model gives, or are wrong
+            return Ran(
+                data=data,
+                reference=reference,
+                outputs=outputs,
+                probabilities=are_probabilities(reference),
+                notes=(),
+            )
         return _comparable(data, reference, outputs)
 
     def _see_that_something_runs(self, engines: Mapping[Place, object]) -> None:
@@ -259,6 +270,28 @@ class Verification:
             return candidate.step
         quant = quantized.spec.tensors.get(quantized.graph.output)
         return None if quant is None else quant.scale
+
+    def _look_into(self, ran: Ran, artifacts: Sequence[ArtifactReport]) -> list[ArtifactReport]:
+        """The artifacts that ran on this machine with their layers; no other machine shows inner tensors."""
+        from resnet_edge.verification.diagnosis import look_into
+        from resnet_edge.verification.layers import IMAGES
+
+        (images,) = ran.data.dataset.batches(0, min(IMAGES, len(ran.data.dataset)), IMAGES)
+        places = dict(zip(ran.outputs, artifacts, strict=True))
+        with self._stages.stage("compare the layers", total=len(places)) as done:
+            for number, place in enumerate(places):
+                if place.runner == "local":
+                    layers, check = look_into(
+                        place.candidate,
+                        self._quantized(place.candidate),
+                        images,
+                        self._subject(place, ran.data),
+                        kernels=self._options.kernels,
+                    )
+                    self._checks.append(check)
+                    places[place] = replace(places[place], layers=layers)
+                done(number + 1)
+        return list(places.values())
 
     def _time(
         self, machines: Sequence[Connected], ran: Ran, artifacts: Sequence[ArtifactReport]
