@@ -28,8 +28,8 @@ _PATIENCE = 5.0
 """Seconds that a process gets to end after it was told to."""
 
 
-class AgentEndedError(RunnerUnreachableError):
-    """The agent, or the connection to it, has ended; a new one may well live."""
+class ConnectionLostError(RunnerUnreachableError):
+    """The agent or the way to it is gone; a new try may well succeed."""
 
 
 class AgentProcess:
@@ -140,7 +140,7 @@ class AgentProcess:
         lines = [*self._tail, self._rest[self._stderr.fileno()]]
         return b"\n".join(lines).decode("utf-8", "replace").strip()
 
-    def _ended(self, do: str) -> AgentEndedError:
+    def _ended(self, do: str) -> ConnectionLostError:
         """The error for a process that is no more, with its last words."""
         self.kill()
         error = self._stderr.fileno()
@@ -148,7 +148,7 @@ class AgentProcess:
             pass
         code = self._process.returncode
         how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-        return AgentEndedError(
+        return ConnectionLostError(
             f"the agent ended before it answered {do!r}",
             where=self._where,
             found=f"{how}\n{self.stderr_tail()}".strip(),

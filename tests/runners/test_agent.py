@@ -15,7 +15,7 @@ import pytest
 from resnet_edge.converters import ConversionSettings, load_converter
 from resnet_edge.errors import DependencyMissingError, ModelRejectedError, RunnerUnreachableError
 from resnet_edge.runners import agent
-from resnet_edge.runners.agent_process import AgentEndedError, AgentProcess
+from resnet_edge.runners.agent_process import AgentProcess, ConnectionLostError
 from tests.graph_builder import images
 from tests.graphs import OPERATOR_GRAPHS
 
@@ -196,7 +196,7 @@ class TestTheProcess:
 
     def test_its_last_words(self) -> None:
         code = "import sys; sys.stdin.readline(); sys.exit('out of luck')"
-        with start(sys.executable, "-c", code) as process, pytest.raises(AgentEndedError) as caught:
+        with start(sys.executable, "-c", code) as process, pytest.raises(ConnectionLostError) as caught:
             process.request("probe", timeout=PATIENCE)
         assert caught.value.found == "exit code 1\nout of luck"
         assert caught.value.exit_code == 6
@@ -204,12 +204,15 @@ class TestTheProcess:
     def test_its_end_before_a_request(self) -> None:
         with start(sys.executable, "-c", "") as process:
             process._process.wait()
-            with pytest.raises(AgentEndedError, match="exit code 0"):
+            with pytest.raises(ConnectionLostError, match="exit code 0"):
                 process.request("probe", timeout=PATIENCE)
 
     def test_a_killed_agent(self, tmp_path: Path) -> None:
         code = "import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)"
-        with start(sys.executable, "-c", code) as process, pytest.raises(AgentEndedError, match="signal 9"):
+        with (
+            start(sys.executable, "-c", code) as process,
+            pytest.raises(ConnectionLostError, match="signal 9"),
+        ):
             process.request("probe", timeout=PATIENCE)
 
     def test_no_answer_in_time(self) -> None:
