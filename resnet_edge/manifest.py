@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping  # noqa: TC003 - records are read by the types of their fields
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge.errors import ModelRejectedError
+from resnet_edge.records import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 MANIFEST_NAME = "manifest.json"
@@ -207,25 +208,9 @@ class Manifest:
 def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
     """The manifest that :meth:`Manifest.to_json` gave."""
     try:
-        fields = {field.name: values[field.name] for field in dataclasses.fields(Manifest)}
-        manifest = Manifest(
-            **{
-                **fields,
-                "model": ModelRecord(**fields["model"]),
-                "labels": tuple(fields["labels"]),
-                "input": _tensor(fields["input"]),
-                "output": _tensor(fields["output"]),
-                "reference": tuple(ReferenceRecord(**record) for record in fields["reference"]),
-                "artifacts": tuple(_artifact(record) for record in fields["artifacts"]),
-                "passes": tuple(fields["passes"]),
-                "warnings": tuple(fields["warnings"]),
-                "held_back": None if fields["held_back"] is None else HeldBackRecord(**fields["held_back"]),
-                "calibration_notes": tuple(fields["calibration_notes"]),
-                "command": tuple(fields["command"]),
-            }
-        )
+        manifest = read_record(Manifest, values)
         _check_names(manifest)
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise ModelRejectedError(
             "the bundle's manifest is damaged",
             where=str(path),
@@ -244,21 +229,6 @@ def _check_names(manifest: Manifest) -> None:
     for name in (manifest.model.name, *artifacts, *references, *specs, *images):
         if name in {"", ".", ".."} or "/" in name or "\\" in name:
             raise ValueError(f"{name!r} is no file name")
-
-
-def _tensor(fields: Mapping[str, Any]) -> TensorRecord:
-    return TensorRecord(**{**fields, "shape": tuple(fields["shape"])})
-
-
-def _artifact(fields: Mapping[str, Any]) -> ArtifactRecord:
-    proof, parity = fields["proof"], fields["parity"]
-    return ArtifactRecord(
-        **{
-            **fields,
-            "proof": None if proof is None else ProofRecord(**proof),
-            "parity": None if parity is None else ParityRecord(**parity),
-        }
-    )
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:
@@ -285,14 +255,9 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         values = _load(path)
     except (OSError, ValueError) as error:
-        raise ModelRejectedError(
-            "this folder is not a bundle",
-            where=str(path),
-            found=str(error),
-            next_step="make one with: resnet-edge export MODEL -o BUNDLE",
-        ) from error
+        raise _no_bundle(path, str(error)) from error
     if values.get("kind") != _KIND or not isinstance(values.get("schema"), int):
-        raise ModelRejectedError("this folder is not a bundle", where=str(path))
+        raise _no_bundle(path, "another kind of document")
     if values["schema"] > SCHEMA:
         raise ModelRejectedError(
             "a newer resnet-edge wrote this bundle",
@@ -302,6 +267,22 @@ def read_manifest(bundle: Path) -> Manifest:
             next_step="upgrade resnet-edge",
         )
     return _parse(values, path)
+
+
+def _no_bundle(path: Path, found: str) -> ModelRejectedError:
+    if (path.parent / "saved_model.pb").exists():
+        return ModelRejectedError(
+            "this folder is a SavedModel, not a bundle",
+            where=str(path.parent),
+            next_step="inspect the bundle that it is from; TensorFlow's own "
+            f"`saved_model_cli show --all --dir {path.parent}` shows its signatures",
+        )
+    return ModelRejectedError(
+        "this folder is not a bundle",
+        where=str(path),
+        found=found,
+        next_step="make one with: resnet-edge export MODEL -o BUNDLE",
+    )
 
 
 def _load(path: Path) -> dict[str, Any]:
