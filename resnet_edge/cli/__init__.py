@@ -19,6 +19,10 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
 
 
+class _Terminated(BaseException):
+    """SIGTERM has arrived; unwinds the stack like Ctrl-C, so that nothing half-written stays."""
+
+
 @click.group(
     cls=LazyGroup,
     commands_by_name={
@@ -50,20 +54,23 @@ def main() -> NoReturn:
         code = result if isinstance(result, int) else 0
     except ResnetEdgeError as error:
         code = error.exit_code
-        _report(error.render(), {**error.fields(), "exit_code": code})
+        _report(f"error: {error.render()}", {**error.fields(), "exit_code": code})
     except click.ClickException as error:
         code = error.exit_code
         error.show()
         _report_json({"what": error.format_message(), "exit_code": code})
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
-        click.echo("interrupted: nothing was left behind", err=True)
+        _report("interrupted: nothing was left behind", {"what": "interrupted", "exit_code": code})
+    except _Terminated:
+        code = 128 + signal.SIGTERM
+        _report("terminated: nothing was left behind", {"what": "terminated", "exit_code": code})
     sys.exit(code)
 
 
 def _report(message: str, fields: dict[str, Any]) -> None:
     """One error, on stderr; with ``--json`` also as the one document on stdout."""
-    click.echo(f"error: {message}", err=True)
+    click.echo(message, err=True)
     _report_json(fields)
 
 
@@ -72,6 +79,5 @@ def _report_json(fields: dict[str, Any]) -> None:
         click.echo(json.dumps({"error": fields}, ensure_ascii=False, indent=2))
 
 
-def _terminate(signum: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds the stack like Ctrl-C, so that nothing half-written stays; exit code 128 + 15."""
-    sys.exit(128 + signum)
+def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
+    raise _Terminated
