@@ -38,7 +38,7 @@ def blame(graph: Graph, layers: Sequence[Layer], run: ExposedRun) -> Layers:
     """
     wrong = [layer for layer in layers if layer.verdict in _WRONG]
     first = wrong[0] if wrong else _first_fall(graph, layers)
-    worst = min((layer for layer in layers if layer.alone_db is not None), key=_alone, default=None)
+    worst = min((layer for layer in layers if layer.alone_db is not None), key=own_error, default=None)
     parts = [*_on_operators(layers, wrong), *_on_errors(first, worst, wrong), *_on_run(run)]
     return Layers(
         layers=tuple(layers),
@@ -63,7 +63,8 @@ def _first_fall(graph: Graph, layers: Sequence[Layer]) -> Layer | None:
     return None
 
 
-def _alone(layer: Layer) -> float:
+def own_error(layer: Layer) -> float:
+    """What to sort by, from the largest error of a layer's own to none, in dB."""
     return float("inf") if layer.alone_db is None else layer.alone_db
 
 

@@ -24,14 +24,13 @@ import numpy as np
 
 from resnet_edge.errors import ResnetEdgeError
 from resnet_edge.graph.execution import execute_operator, stream
-from resnet_edge.graph.operators import Elementwise, Input, Operator
-from resnet_edge.quantization.integer_operators import dequantize, quantize
-from resnet_edge.quantization.requantization import Rounding
+from resnet_edge.graph.operators import Input
+from resnet_edge.quantization.integer_operators import dequantize
 from resnet_edge.verification.blame import blame
 from resnet_edge.verification.formats import form_of
-from resnet_edge.verification.metrics import finite_or_none, sqnr_db
-from resnet_edge.verification.one_operator import write_operator
-from resnet_edge.verification.operator_check import OperatorCheck
+from resnet_edge.verification.metrics import reported_sqnr
+from resnet_edge.verification.one_operator import given_to, write_operator
+from resnet_edge.verification.operator_check import OperatorCheck, operator_name
 from resnet_edge.verification.report import Layer
 from resnet_edge.verification.tensors import run_exposed
 
@@ -52,9 +51,6 @@ if TYPE_CHECKING:
 IMAGES = 4
 """Most images that layers are compared on: a map has thousands of elements on each, and the float graph and
 the integer reference run in NumPy."""
-
-_NOT_A_NUMBER_DB = -3000.0
-"""SQNR of a tensor with NaN or infinity in it: that of noise without signal."""
 
 
 def compare_layers(
@@ -139,11 +135,7 @@ class _Comparison:
 
     def _alone(self, node: Node, inputs: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Deviation]:
         """What the operator computes of the float graph's tensors, in a file of its own."""
-        quants = [self.form.quantized.spec.tensors.get(name) for name in node.inputs]
-        given = [
-            x if quant is None else quantize(x, quant, Rounding.EVEN)
-            for x, quant in zip(inputs, quants, strict=True)
-        ]
+        given = given_to(self.form.quantized, node, inputs)
         path = self.folder / "operator"
         path.unlink(missing_ok=True)
         file = write_operator(self.form, node.name, path)
@@ -156,8 +148,7 @@ class _Comparison:
     def _db(self, node: Node, exact: NDArray[np.float32], tensor: Tensor) -> float | None:
         quant = self.form.quantized.spec.tensors.get(node.name)
         real = tensor if quant is None else dequantize(tensor, quant)
-        ratio = sqnr_db(exact, real)
-        return _NOT_A_NUMBER_DB if np.isnan(ratio) else finite_or_none(ratio)
+        return reported_sqnr(exact, real)
 
 
 def _verdict(alone: Deviation, in_file: Deviation) -> OperatorVerdict:
@@ -180,8 +171,3 @@ def _not_run(node: Node, reason: str, *, as_run_db: float | None = None) -> Laye
         verdict="not run",
         reason=reason,
     )
-
-
-def operator_name(op: Operator) -> str:
-    """What people call an operator."""
-    return op.function.value if isinstance(op, Elementwise) else type(op).__name__

@@ -31,6 +31,12 @@ def ratio_db(signal: float, noise: float) -> float:
     return 10 * float(np.log10(max(signal, np.finfo(np.float64).tiny)) - np.log10(noise))
 
 
+def reported_sqnr(reference: NDArray[np.floating[Any]], outputs: NDArray[np.floating[Any]]) -> float | None:
+    """The SQNR as reports hold it; outputs with NaN or infinity among them are noise without signal."""
+    ratio = sqnr_db(reference, outputs)
+    return ratio_db(0.0, 1.0) if np.isnan(ratio) or np.isneginf(ratio) else finite_or_none(ratio)
+
+
 def finite_or_none(ratio: float) -> float | None:
     """The ratio as reports hold it: None for equal outputs, because JSON has no infinity."""
     return None if np.isposinf(ratio) else ratio

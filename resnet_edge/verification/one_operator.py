@@ -7,22 +7,27 @@ own. The file takes and gives integers where the node does, so that there is not
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnet_edge.converters import ConversionSettings, QuantizingConverter, load_converter
 from resnet_edge.graph import INPUT_NAME, Graph, Node
 from resnet_edge.graph.operators import Input
+from resnet_edge.quantization.integer_operators import quantize
+from resnet_edge.quantization.requantization import Rounding
 from resnet_edge.quantization.spec import Quantized, QuantSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
+    from resnet_edge.converters import Converter
     from resnet_edge.quantization.integer import Tensor
-    from resnet_edge.verification.formats import Byte, FileForm, Run
+    from resnet_edge.verification.formats import Byte, FileForm, FormatName, Run
 
 
 def one_operator(quantized: Quantized, name: str, *, byte: Byte = "int8") -> Quantized:
@@ -60,6 +65,15 @@ def _input_names(node: Node) -> list[str]:
     """As many names as the node has inputs, none of them its own."""
     names = [INPUT_NAME, *(f"{INPUT_NAME}_{number}" for number in range(2, len(node.inputs) + 2))]
     return [name for name in names if name != node.name]
+
+
+def given_to(quantized: Quantized, node: Node, inputs: Sequence[NDArray[np.float32]]) -> list[Tensor]:
+    """The float graph's tensors as a node of the quantized graph takes them."""
+    quants = [quantized.spec.tensors.get(name) for name in node.inputs]
+    return [
+        tensor if quant is None else quantize(tensor, quant, Rounding.EVEN)
+        for tensor, quant in zip(inputs, quants, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +116,12 @@ class OperatorFile:
         }
 
 
+@functools.cache
+def _converter(format_: FormatName) -> Converter:
+    """Looked up once: among all that is installed, that takes longer than writing an operator."""
+    return load_converter(format_)
+
+
 def write_operator(form: FileForm, name: str, destination: Path) -> OperatorFile:
     """Write one node of a graph, for one image a run.
 
@@ -116,7 +136,7 @@ def write_operator(form: FileForm, name: str, destination: Path) -> OperatorFile
     """
     alone = one_operator(form.quantized, name, byte=form.byte)
     settings = ConversionSettings(batch=1, onnx_activations=form.byte)
-    converter = load_converter(form.format)
+    converter = _converter(form.format)
     if isinstance(converter, QuantizingConverter) and alone.spec.recipe in converter.recipes:
         converter.convert(alone.graph, destination, settings, alone)
     else:

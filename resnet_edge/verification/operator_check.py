@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resnet_edge.graph.geometry import Padding
-from resnet_edge.graph.operators import AveragePool2D
+from resnet_edge.graph.operators import AveragePool2D, Elementwise, Operator
 from resnet_edge.graph.windows import padded, reduce_windows
 from resnet_edge.quantization.integer import run_operator
 from resnet_edge.verification.proof import FLOAT_TOLERANCE, HALF_TOLERANCE
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 MOST_LSB = 1
 """Steps that an integer operator may be off."""
+
+
+def operator_name(op: Operator) -> str:
+    """What people call an operator."""
+    return op.function.value if isinstance(op, Elementwise) else type(op).__name__
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,18 +12,17 @@ from hypothesis import strategies as st
 
 from resnet_edge.converters import ConversionSettings
 from resnet_edge.errors import UsageError
-from resnet_edge.graph.operators import Add
 from resnet_edge.passes import run_passes
 from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.recipes import load_recipes
 from resnet_edge.verification.formats import FileForm, OnnxForm, TFLiteForm
 from resnet_edge.verification.layers import IMAGES, compare_layers
 from resnet_edge.verification.tampering import edit_constant, edit_scale
-from tests.graph_builder import GraphBuilder, images
+from tests.graph_builder import images
 from tests.graphs import OPERATOR_GRAPHS
 from tests.quantization.calibrated import observe
 from tests.residual_graphs import residual_graphs
-from tests.verification.artifacts import RECIPES, quantized_as, write
+from tests.verification.artifacts import RECIPES, network, quantized_as, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,15 +40,6 @@ HEALTHY = {"exact", "within 1 LSB", "rounding"}
 GRAPHS = {name: run_passes(graph).graph for name, graph in OPERATOR_GRAPHS.items()}
 TIER_1 = sorted(name for name, graph in GRAPHS.items() if all(node.op.tier == 1 for node in graph.nodes))
 FORMATS = sorted(RECIPES)
-
-
-def network() -> Graph:
-    """Three convolutions, the last with a shortcut around it, and a head."""
-    builder = GraphBuilder((8, 8, 3))
-    x = builder.conv(builder.image, 6, name="one")
-    x = builder.conv(x, 6, name="two")
-    x = builder.add(Add(), x, builder.conv(x, 6, name="three"), name="sum")
-    return run_passes(builder.classified(x)).graph
 
 
 def compare(path: Path, quantized: Quantized, kernels: Kernels = "xnnpack", count: int = 2) -> Layers:
