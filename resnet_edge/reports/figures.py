@@ -72,6 +72,11 @@ def decibels(ratio: float | None) -> str:
     return "equal" if ratio is None else f"{ratio:.1f} dB"
 
 
+def error(value: float) -> str:
+    """``3.1e-05``, ``0.212``, ``14.2``."""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:,.3g}"
+
+
 def milliseconds(time: float) -> str:
     """Three digits: ``0.413 ms``, ``1.24 ms``, ``12.4 ms``, ``1,240 ms``."""
     decimals = 3 if time < 1 else 2 if time < 10 else 1 if time < 100 else 0

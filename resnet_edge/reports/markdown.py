@@ -12,6 +12,7 @@ from resnet_edge.reports.figures import counted, plain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from resnet_edge.reports import grid
     from resnet_edge.verification.report import Check, Report
 
 LIMIT = 65_536
@@ -44,6 +45,7 @@ def _sections(report: Report) -> Iterator[str]:
     if open_checks:
         yield _limited([_check(report, check) for check in open_checks])
     yield from _table("Artifacts", tables.summary(report))
+    yield from _folded("Errors in detail", "", tables.parities(report))
     yield from _table("Where the error arises", tables.waterfall(report))
     for artifact in report.artifacts:
         if artifact.layers:
@@ -80,13 +82,13 @@ def _limited(lines: list[str]) -> str:
     return "\n".join([*lines[:_ROWS], *more])
 
 
-def _table(title: str, source: tables.Table) -> Iterator[str]:
+def _table(title: str, source: grid.Table) -> Iterator[str]:
     """A titled table; nothing where it has no rows."""
     if source.rows:
         yield f"### {escape(title)}\n\n{_rows(source)}"
 
 
-def _folded(title: str, sentence: str, source: tables.Table) -> Iterator[str]:
+def _folded(title: str, sentence: str, source: grid.Table) -> Iterator[str]:
     """A table that is opened with a click; nothing where it has no rows."""
     if source.rows:
         # Between these tags there is no Markdown.
@@ -95,7 +97,7 @@ def _folded(title: str, sentence: str, source: tables.Table) -> Iterator[str]:
         yield "\n\n".join(part for part in parts if part)
 
 
-def _rows(source: tables.Table) -> str:
+def _rows(source: grid.Table) -> str:
     titles = [escape(column.title) for column in source.columns]
     rules = ["---:" if column.figures else ":---" for column in source.columns]
     rows = [[_cell(cell) for cell in row] for row in source.rows[:_ROWS]]
@@ -104,6 +106,6 @@ def _rows(source: tables.Table) -> str:
     return f"{text}\n\nand {left:,} more" if left > 0 else text
 
 
-def _cell(cell: tables.Cell) -> str:
+def _cell(cell: grid.Cell) -> str:
     text = f"**{escape(cell.text)}**" if cell.verdict else escape(cell.text)
     return f"{text}<br>{escape(cell.detail)}" if cell.detail else text

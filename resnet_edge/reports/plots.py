@@ -8,7 +8,7 @@ from resnet_edge.reports import figures, tables
 from resnet_edge.reports.svg import BAD, GRID, INK, MUTED, SERIES, Plot, draw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
@@ -68,7 +68,9 @@ def _kilobytes(artifact: ArtifactReport) -> float | None:
 
 
 def _median(artifact: ArtifactReport) -> float | None:
-    return artifact.latency.median_ms if artifact.latency else None
+    """None for an emulator's, too: it says nothing about hardware."""
+    latency = artifact.latency
+    return None if latency is None or latency.emulated else latency.median_ms
 
 
 def _point(axes: Axes, report: Report, artifact: ArtifactReport, x: float, y: float) -> None:
@@ -85,7 +87,7 @@ def _point(axes: Axes, report: Report, artifact: ArtifactReport, x: float, y: fl
         marker=_MARKERS.get(artifact.format, "D"),
         markersize=9,
         linestyle="none",
-        label=_short(artifact.path),
+        label=_short(tables.place_of(report, artifact)),
     )
 
 
@@ -113,7 +115,7 @@ def layers(place: str, found: Layers) -> Plot:
     def paint(axes: Axes) -> None:
         _line(axes, found, "as run", lambda layer: layer.as_run_db, SERIES[0], "-")
         _line(axes, found, "alone", lambda layer: layer.alone_db, SERIES[1], "none")
-        _bugs(axes, found)
+        _guilty(axes, found)
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("layer, in order of execution")
@@ -133,22 +135,20 @@ def _line(
         axes.plot(depths, ratios, color=color, linestyle=style, marker="o", markersize=5, label=label)
 
 
-def _bugs(axes: Axes, found: Layers) -> None:
-    points = [
-        (depth, layer.alone_db)
-        for depth, layer in enumerate(found.layers, 1)
-        if layer.node in found.kernel_bugs and layer.alone_db is not None
-    ]
-    for number, (depth, ratio) in enumerate(points):
-        axes.plot(
-            depth,
-            ratio,
-            color=BAD,
-            marker="X",
-            markersize=12,
-            linestyle="none",
-            label=None if number else "kernel bug",
-        )
+def _guilty(axes: Axes, found: Layers) -> None:
+    """A cross on the figure that gives it away: its own error, or that of the run."""
+    for verdict in tables.GUILTY:
+        points = [
+            (depth, ratio)
+            for depth, layer in enumerate(found.layers, 1)
+            if layer.verdict == verdict
+            and (ratio := layer.alone_db if verdict == "kernel bug" else layer.as_run_db) is not None
+        ]
+        if points:
+            depths, ratios = zip(*points, strict=True)
+            axes.plot(
+                depths, ratios, color=BAD, marker="X", markersize=12, linestyle="none", label=str(verdict)
+            )
 
 
 def waterfall(report: Report) -> Plot | None:
@@ -161,37 +161,34 @@ def waterfall(report: Report) -> Plot | None:
 
     def paint(axes: Axes) -> None:
         for row, (step, whose) in enumerate(steps):
-            _bar(axes, row, step, whose, most)
+            _bar(axes, row, step, whose[0].waterfall, most)
+            axes.text(0, row - 0.14, _short(_step_label(report, step, whose), 46), va="bottom", color=INK)
         # Beside the longest bar there is to be room for its figures.
         axes.set_xlim(0, 1.75 * most)
         axes.set_ylim(len(steps) - 0.5, -0.6)
         axes.axis("off")
 
     description = "; ".join(
-        f"{_step_label(step, whose)}: {figures.decibels(step.sqnr_db)}, {step.changed:,} changed"
+        f"{_step_label(report, step, whose)}: {figures.decibels(step.sqnr_db)}, {step.changed:,} changed"
         for step, whose in steps
     )
     return draw("SQNR left after each step", description, _ROW * len(steps) + 8, paint)
 
 
-def _step_label(step: Step, whose: list[ArtifactReport]) -> str:
+def _step_label(report: Report, step: Step, whose: list[ArtifactReport]) -> str:
     """The step, and whose it is."""
     if len(whose) > 1:
         return figures.plain(step.name)
-    return f"{figures.plain(whose[0].path)} in {figures.plain(step.name)}"
+    return f"{tables.place_of(report, whose[0])} in {figures.plain(step.name)}"
 
 
-def _bar(axes: Axes, row: int, step: Step, whose: list[ArtifactReport], most: float) -> None:
-    """A text line, below it the bar of what is left, and in a lighter shade what this step took."""
-    way = whose[0].waterfall
+def _bar(axes: Axes, row: int, step: Step, way: Sequence[Step], most: float) -> None:
+    """The bar of what is left, and in a lighter shade what this step took."""
     depth = way.index(step)
-    left = most if step.sqnr_db is None else step.sqnr_db
-    before = way[depth - 1].sqnr_db if depth else None
-    if before is not None and before > left:
-        axes.barh(row + 0.12, before - left, left=left, height=0.34, color=GRID)
-    axes.barh(row + 0.12, max(left, 0.0), height=0.34, color=SERIES[0])
-    axes.text(0, row - 0.14, _short(_step_label(step, whose), 46), va="bottom", color=INK)
-    end = max(left, before or 0.0) + 0.03 * most
-    axes.text(
-        end, row + 0.12, f"{figures.decibels(step.sqnr_db)}, {step.changed:,} changed", va="center", color=INK
-    )
+    left = most if step.sqnr_db is None else max(step.sqnr_db, 0.0)
+    before = (way[depth - 1].sqnr_db if depth else None) or left
+    if before > left:
+        axes.barh(row + 0.12, before - left, height=0.34, left=left, color=GRID)
+    axes.barh(row + 0.12, left, height=0.34, color=SERIES[0])
+    text = f"{figures.decibels(step.sqnr_db)}, {step.changed:,} changed"
+    axes.text(max(left, before) + 0.03 * most, row + 0.12, text, va="center", color=INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -86,7 +87,7 @@ def provenance(report: Report) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     seconds = ", ".join(f"{stage} {time:.1f} s" for stage, time in report.seconds.items())
     pairs = [
-        ("Command", " ".join(report.command)),
+        ("Command", shlex.join(report.command) if len(report.command) > 1 else "".join(report.command)),
         ("Created", report.created),
         ("Data", f"{report.data.name}, SHA-256 {report.data.digest}"),
         ("Versions", versions),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from resnet_edge.reports import figures
+from resnet_edge.reports.grid import Cell, Table, name, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Latency,
         Layer,
         Layers,
+        OperatorVerdict,
         Parity,
         Proportion,
         Report,
@@ -25,58 +26,14 @@ if TYPE_CHECKING:
         Verdict,
     )
 
+GUILTY: Sequence[OperatorVerdict] = ("kernel bug", "differs in file")
+"""Layers that compute something else than they should."""
+
 WORST = 8
 """Layers and changes that a table shows; the JSON report has all of them."""
 
 _URGENCY: Sequence[Verdict] = ("unreachable", "missing", "fail", "inconclusive", "skipped", "pass")
 """The order in which a user wants to see them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One figure with what belongs to it.
-
-    Attributes:
-        text: The figure or name.
-        detail: Its interval, its n: shown smaller.
-        verdict: Gives the cell its colour.
-    """
-
-    text: str = figures.NONE
-    detail: str = ""
-    verdict: Verdict | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One column: its heading, and whether it is read from the right end as figures are."""
-
-    title: str
-    figures: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Rows of as many cells as there are columns."""
-
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-
-def _table(columns: Iterable[str], rows: Iterable[Iterable[Cell]]) -> Table:
-    """A table without the columns that have nothing to show; a title that ends in ``<`` is of names."""
-    made = [Column(title=title.rstrip("<"), figures=not title.endswith("<")) for title in columns]
-    cells = [tuple(row) for row in rows]
-    used = [index for index in range(len(made)) if any(row[index] != Cell() for row in cells)]
-    return Table(
-        columns=tuple(made[index] for index in used),
-        rows=tuple(tuple(row[index] for index in used) for row in cells),
-    )
-
-
-def _name(text: object) -> Cell:
-    """A cell with a name from a user's file."""
-    return Cell(text=figures.plain(text))
 
 
 def _several_runners(report: Report) -> bool:
@@ -121,14 +78,14 @@ def checks(report: Report) -> Table:
     """Every check, those that passed included."""
     rows = [
         (
-            _name(check.name),
+            name(check.name),
             Cell(text=check.verdict, verdict=check.verdict),
             Cell(text=place(report, check.artifact, check.runner)),
-            _name(check.sentence),
+            name(check.sentence),
         )
         for check in report.checks
     ]
-    return _table(("check<", "verdict<", "where<", "found<"), rows)
+    return table(("check<", "verdict<", "where<", "found<"), rows)
 
 
 def summary(report: Report) -> Table:
@@ -144,7 +101,7 @@ def summary(report: Report) -> Table:
     rows = [
         (
             Cell(text=figures.plain(artifact.path), detail=figures.plain(artifact.engine)),
-            _name(artifact.runner) if several else Cell(),
+            name(artifact.runner) if several else Cell(),
             _verdict_cell(report, artifact),
             Cell(text=figures.kilobytes(artifact.size)),
             _noise(artifact.parity),
@@ -158,7 +115,38 @@ def summary(report: Report) -> Table:
     if labelled:
         reference = {0: Cell(text="float reference"), 6: _share(labelled.reference_top1, with_n=not n)}
         rows.insert(0, tuple(reference.get(index, Cell()) for index in range(len(columns))))
-    return _table(columns, rows)
+    return table(columns, rows)
+
+
+def parities(report: Report) -> Table:
+    """The other figures of every artifact that was run."""
+    columns = (
+        *("artifact<", "max error", "mean error", "largest reference", "max LSB", "mean LSB", "cosine"),
+        *("KL divergence", "top-5 agreement", "top-5"),
+    )
+    rows = [
+        (
+            Cell(text=place_of(report, artifact)),
+            *_errors(artifact.parity),
+            _share(artifact.parity.top5_agreement, with_n=True),
+            _share(artifact.accuracy.top5 if artifact.accuracy else None, with_n=True),
+        )
+        for artifact in report.artifacts
+        if artifact.parity
+    ]
+    return table(columns, rows)
+
+
+def _errors(parity: Parity) -> tuple[Cell, ...]:
+    return (
+        Cell(text=figures.error(parity.max_abs_error)),
+        Cell(text=figures.error(parity.mean_abs_error)),
+        Cell(text=figures.error(parity.max_abs_reference)),
+        Cell() if parity.max_lsb is None else Cell(text=f"{parity.max_lsb:.1f}"),
+        Cell() if parity.mean_lsb is None else Cell(text=f"{parity.mean_lsb:.2f}"),
+        Cell(text=f"{parity.cosine:.6f}"),
+        Cell(text=figures.error(parity.kl_divergence)),
+    )
 
 
 def _verdict_cell(report: Report, artifact: ArtifactReport) -> Cell:
@@ -232,7 +220,7 @@ def waterfall(report: Report) -> Table:
     """Where the error arises, step by step."""
     rows = [
         (
-            _name(step.name),
+            name(step.name),
             Cell(text=place_of(report, whose[0]) if len(whose) == 1 else f"{len(whose)} artifacts"),
             Cell(text=figures.decibels(step.sqnr_db)),
             Cell(text=figures.decibels(step.step_sqnr_db)),
@@ -242,15 +230,15 @@ def waterfall(report: Report) -> Table:
         for step, whose in distinct_steps(report)
     ]
     columns = ("step<", "of<", "SQNR", "of this step", "changed predictions", "by this step")
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def worst_layers(layers: Layers, limit: int = WORST) -> list[Layer]:
-    """Those with kernel bugs, then those with the largest error of their own."""
+    """Those that compute something else, then those with the largest error of their own."""
 
     def order(layer: Layer) -> tuple[bool, float, float]:
         return (
-            layer.verdict != "kernel bug",
+            layer.verdict not in GUILTY,
             math.inf if layer.alone_db is None else layer.alone_db,
             math.inf if layer.as_run_db is None else layer.as_run_db,
         )
@@ -262,20 +250,20 @@ def layers(found: Layers, limit: int = WORST) -> Table:
     """The worst layers."""
     rows = [
         (
-            _name(layer.node),
-            _name(layer.operator),
+            name(layer.node),
+            name(layer.operator),
             Cell(text=figures.decibels(layer.as_run_db)),
             Cell(text=figures.NONE if layer.verdict == "not run" else figures.decibels(layer.alone_db)),
             Cell() if layer.max_lsb is None else Cell(text=f"{layer.max_lsb:,} LSB"),
             Cell(
                 text=layer.verdict,
                 detail=figures.plain(layer.reason),
-                verdict="fail" if layer.verdict == "kernel bug" else None,
+                verdict="fail" if layer.verdict in GUILTY else None,
             ),
         )
         for layer in worst_layers(found, limit)
     ]
-    return _table(("layer<", "operator<", "as run", "alone", "off by", "verdict<"), rows)
+    return table(("layer<", "operator<", "as run", "alone", "off by", "verdict<"), rows)
 
 
 def latencies(report: Report) -> Table:
@@ -297,7 +285,7 @@ def latencies(report: Report) -> Table:
         "batch",
         "threads",
     )
-    return _table(columns, rows)
+    return table(columns, rows)
 
 
 def _times(latency: Latency) -> tuple[Cell, ...]:
@@ -322,28 +310,28 @@ def changes(accuracy: Accuracy, limit: int = WORST) -> Table:
     """The most frequent changes of prediction."""
     rows = [
         (
-            _name(change.reference),
-            _name(change.artifact),
+            name(change.reference),
+            name(change.artifact),
             Cell(text=f"{change.images:,}"),
             Cell(text=f"{change.lost:,}"),
             Cell(text=f"{change.won:,}"),
         )
         for change in accuracy.changes[:limit]
     ]
-    return _table(("reference says<", "artifact says<", "images", "became wrong", "became right"), rows)
+    return table(("reference says<", "artifact says<", "images", "became wrong", "became right"), rows)
 
 
 def machines(report: Report) -> Table:
     """What each runner is."""
     rows = [
         (
-            _name(name),
+            name(runner),
             Cell(text=figures.plain(machine.cpu), detail=figures.plain(" ".join(machine.features))),
-            _name(f"{machine.system} {machine.architecture}"),
+            name(f"{machine.system} {machine.architecture}"),
             Cell(text=str(machine.cores)),
             Cell() if machine.memory is None else Cell(text=figures.gigabytes(machine.memory)),
-            _name(f"{machine.python}{', emulated' if machine.emulated else ''}"),
+            name(f"{machine.python}{', emulated' if machine.emulated else ''}"),
         )
-        for name, machine in report.machines.items()
+        for runner, machine in report.machines.items()
     ]
-    return _table(("runner<", "CPU<", "system<", "cores", "memory", "Python<"), rows)
+    return table(("runner<", "CPU<", "system<", "cores", "memory", "Python<"), rows)

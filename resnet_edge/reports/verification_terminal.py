@@ -16,6 +16,7 @@ from resnet_edge.reports.figures import plain
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from resnet_edge.reports import grid
     from resnet_edge.verification.report import Report, Verdict
 
 _STYLES: Mapping[Verdict, str] = {
@@ -79,7 +80,7 @@ def _checks(console: Console, report: Report) -> None:
         console.print(Text.assemble((check.verdict, _STYLES[check.verdict]), found))
 
 
-def _show(console: Console, source: tables.Table) -> None:
+def _show(console: Console, source: grid.Table) -> None:
     """The table; where the terminal is too narrow, its columns in several tables below each other."""
     widths = [_width(source, index) for index in range(len(source.columns))]
     left = list(range(1, len(widths)))
@@ -91,7 +92,7 @@ def _show(console: Console, source: tables.Table) -> None:
         left = left[count:]
 
 
-def _width(source: tables.Table, index: int) -> int:
+def _width(source: grid.Table, index: int) -> int:
     """Characters for a column: half a figure is a wrong one, and only titles and long names are folded."""
     texts = [
         *source.columns[index].title.split(),
@@ -106,7 +107,7 @@ def _total(widths: Sequence[int], columns: Iterable[int]) -> int:
     return sum(used) + 3 * (len(used) - 1) + 2
 
 
-def _rich(source: tables.Table, widths: Sequence[int], columns: Iterable[int]) -> Table:
+def _rich(source: grid.Table, widths: Sequence[int], columns: Iterable[int]) -> Table:
     """The first column, without which a row is worth nothing, and these."""
     chosen = (0, *columns)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -119,7 +120,7 @@ def _rich(source: tables.Table, widths: Sequence[int], columns: Iterable[int]) -
     return table
 
 
-def _text(cell: tables.Cell) -> Text:
+def _text(cell: grid.Cell) -> Text:
     """A figure, and below it what belongs to it."""
     figure = (cell.text, _STYLES[cell.verdict] if cell.verdict else "")
     return Text.assemble(figure, (f"\n{cell.detail}", "dim")) if cell.detail else Text.assemble(figure)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -68,3 +69,8 @@ def test_it_is_never_invalid_json():
     broken = dataclasses.replace(sample(), confidence=float("nan"))
     with pytest.raises(ValueError, match="JSON compliant"):
         json_report.render(broken)
+
+
+def test_every_verdict_is_documented():
+    for verdict in (*get_args(types.Verdict), *get_args(types.OperatorVerdict)):
+        assert f"`{verdict}`" in DOCUMENT.read_text()
