@@ -20,11 +20,12 @@ $(VENV)/installed-test: $(VENV)/installed tests/requirements-torch.txt
 	$(BIN)/python -m pip install --quiet -e '.[test,lint,torch]' -r tests/requirements-torch.txt
 	touch $@
 
-# Export and quantize the shipped model, look into a file, and classify an image with the device's scripts.
+# Export, quantize and verify the shipped model, and classify an image with the device's scripts; leaves a report.
 demo: $(VENV)/installed
 	$(BIN)/resnet-edge export resnet8 --weights fashion-mnist -o $(DEMO) --format all
 	$(BIN)/resnet-edge quantize $(DEMO) --recipe int8 --recipe fp16
 	$(BIN)/resnet-edge inspect $(DEMO)/resnet8-int8.tflite --full-int8
+	$(BIN)/resnet-edge verify $(DEMO) --data fashion-mnist --samples 2000 --max-drop 1 --latency --report $(DEMO).html
 	$(BIN)/python $(DEMO)/run_tflite.py calibration_data/fashion_mnist/ankle_boot.png
 	$(BIN)/python $(DEMO)/run_onnx.py calibration_data/fashion_mnist/ankle_boot.png
 
@@ -56,4 +57,4 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.verify
 
 clean:
-	rm -rf $(VENV) $(ORT118) $(CHROMIUM) $(DEMO) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ORT118) $(CHROMIUM) $(DEMO) $(DEMO).html .mypy_cache .pytest_cache .ruff_cache
