@@ -37,6 +37,9 @@ _SUM_SLACK = 0.01
 _STEP = 1 / 256
 """Of a softmax in 8 bits; every class may be off by half of it."""
 
+_ROWS = 1000
+"""Images whose outputs are looked at: there may be more than fit into memory."""
+
 _RANGE_SLACK = 0.05
 """Part of an integer input's range that model inputs may lie beyond it: a range search cuts off as much."""
 
@@ -191,7 +194,8 @@ def _range_notes(file: ForeignFile, model: FloatModel) -> tuple[str, ...]:
 
 def are_probabilities(outputs: NDArray[np.float32]) -> bool:
     """Whether outputs (N, classes) came out of a softmax, in 8 bits perhaps; rows with NaN tell nothing."""
-    finite = outputs[np.isfinite(outputs).all(axis=1)]
+    first = outputs[:_ROWS]
+    finite = first[np.isfinite(first).all(axis=1)]
     slack = _SUM_SLACK + outputs.shape[1] * _STEP / 2
     within = bool((finite >= -_SUM_SLACK).all() and (finite <= 1 + _SUM_SLACK).all())
     return bool(len(finite)) and within and bool((np.abs(finite.sum(axis=1) - 1) <= slack).all())

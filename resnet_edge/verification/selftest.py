@@ -14,11 +14,10 @@ from resnet_edge.verification.faults import FAULTS
 from resnet_edge.verification.specimen import build_specimen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from resnet_edge.stages import Stages
     from resnet_edge.verification.faults import Fault
-    from resnet_edge.verification.report import Report
 
 MIN_SQNR = 36.0
 """What the int8 files must come to, in dB. The healthy ones have about 41; a user would set it like this."""
@@ -32,7 +31,7 @@ class Finding:
         fault: Its name.
         story: How it comes about.
         caught: Whether the right check failed for the files that are wrong.
-        named: Whether the answer named the tensor, layer or file, and blamed no healthy file.
+        named: Whether the answer named the tensor, the layer or the file, and blamed no healthy file.
         said: The answer.
     """
 
@@ -50,11 +49,13 @@ class _Answer:
     Attributes:
         failed: Artifacts with the names of checks that failed for them; empty if the bundle was refused.
         refused: Whether the bundle was refused as a whole.
+        guilty: The first guilty layer of every artifact that failed, where layers were compared.
         text: All sentences about failures.
     """
 
     failed: frozenset[tuple[str, str]]
     refused: bool
+    guilty: Mapping[str, str]
     text: str
 
 
@@ -88,16 +89,18 @@ def _examine(fault: Fault, healthy: Path) -> Finding:
     shutil.copytree(healthy, sick)
     try:
         fault.into(sick)
-        answer = _ask(sick, layers=fault.layers)
+        answer = _ask(sick, layers=bool(fault.layer))
     finally:
         shutil.rmtree(sick)
-    blamed = {artifact for artifact, _ in answer.failed}
     right = {(artifact, fault.check) for artifact in fault.artifacts} <= answer.failed
+    guilty = dict.fromkeys(fault.artifacts, fault.layer) if fault.layer else {}
     return Finding(
         fault=fault.name,
         story=fault.story,
         caught=right if fault.artifacts else answer.refused,
-        named=all(text in answer.text for text in fault.says) and blamed <= set(fault.artifacts),
+        named=all(text in answer.text for text in fault.says)
+        and answer.guilty == guilty
+        and {artifact for artifact, _ in answer.failed} <= set(fault.artifacts),
         said=answer.text,
     )
 
@@ -108,20 +111,19 @@ def _ask(bundle: Path, *, layers: bool) -> _Answer:
         # One thread: the network is too small to share out.
         report = verify(bundle, VerifyOptions(min_sqnr=MIN_SQNR, layers=layers, threads=1))
     except ResnetEdgeError as error:
-        return _Answer(failed=frozenset(), refused=True, text=error.render())
-    failed = [check for check in report.checks if check.verdict == "fail"]
-    sentences = [f"{check.artifact}, {check.name}: {check.sentence}" for check in failed]
-    return _Answer(
-        failed=frozenset((check.artifact, check.name) for check in failed),
-        refused=False,
-        text="\n".join([*sentences, *_about_layers(report, {check.artifact for check in failed})]),
-    )
-
-
-def _about_layers(report: Report, failed: set[str]) -> Iterable[str]:
-    """What the comparison layer by layer found in the files that failed."""
-    return (
-        f"{artifact.path}, layers: {artifact.layers.sentence}"
+        return _Answer(failed=frozenset(), refused=True, guilty={}, text=error.render())
+    failures = [check for check in report.checks if check.verdict == "fail"]
+    failed = frozenset((check.artifact, check.name) for check in failures)
+    compared = {
+        artifact.path: artifact.layers
         for artifact in report.artifacts
-        if artifact.layers is not None and artifact.path in failed
+        if artifact.layers is not None and any(artifact.path == name for name, _ in failed)
+    }
+    sentences = [f"{check.artifact}, {check.name}: {check.sentence}" for check in failures]
+    sentences += [f"{artifact}, layers: {found.sentence}" for artifact, found in compared.items()]
+    return _Answer(
+        failed=failed,
+        refused=False,
+        guilty={artifact: found.first for artifact, found in compared.items()},
+        text="\n".join(sentences),
     )

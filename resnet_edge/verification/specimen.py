@@ -29,6 +29,12 @@ _CALIBRATION, _IMAGES = 120, 200
 
 NAME = "specimen"
 
+FLOAT_TFLITE, FLOAT_ONNX = f"{NAME}-fp32.tflite", f"{NAME}-fp32.onnx"
+INT8_TFLITE, INT8_ONNX = f"{NAME}-int8.tflite", f"{NAME}-int8.onnx"
+BOTH = (INT8_TFLITE, INT8_ONNX)
+SPEC, INTEGERS = f"{NAME}-int8.spec.json", f"{NAME}-int8.integers.safetensors"
+"""The files of the bundle."""
+
 
 def build_specimen(folder: Path, stages: Stages) -> Path:
     """Write the bundle, which takes a few seconds.
@@ -38,7 +44,7 @@ def build_specimen(folder: Path, stages: Stages) -> Path:
         stages: Times the work.
 
     Returns:
-        The bundle: ``specimen-fp32`` and ``specimen-int8``, as ``.tflite`` and ``.onnx``.
+        The bundle.
     """
     data, labels = folder / "images.npz", folder / "labels.txt"
     _write_images(data)

@@ -34,7 +34,7 @@ def test_there_are_faults_of_every_kind():
     names = [fault.name for fault in FAULTS]
     assert len(set(names)) == len(names) >= 10
     assert {fault.sealed for fault in FAULTS} == {True, False}
-    assert {fault.layers for fault in FAULTS} == {True, False}
+    assert {bool(fault.layer) for fault in FAULTS} == {True, False}
     assert {check for fault in FAULTS for check in [fault.check]} == {
         "",
         "files",
@@ -44,7 +44,7 @@ def test_there_are_faults_of_every_kind():
     }
 
 
-@pytest.mark.parametrize("fault", [f for f in FAULTS if not f.layers], ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_every_fault_is_caught_and_named(fault, examine):
     finding = examine(fault)
     assert finding.caught, finding.said
@@ -75,6 +75,13 @@ def test_a_fault_that_changes_nothing_is_not_caught(examine):
 
 def test_a_wrong_name_is_noticed(examine):
     finding = examine(replace(FAULTS[0], says=("scale of 'fc'",)))
+    assert finding.caught
+    assert not finding.named
+
+
+def test_a_wrong_layer_is_noticed(examine):
+    padding = next(fault for fault in FAULTS if fault.name == "wrong padding")
+    finding = examine(replace(padding, layer="layer2.0.conv2"))
     assert finding.caught
     assert not finding.named
 
