@@ -18,8 +18,6 @@ a line, on standard input and output:
 
 An error is an answer too: ``{"error": {"kind": KIND, "what": TEXT, "type": CLASS}}``, where KIND is
 ``runtime-missing``, ``refused`` (the runtime does not take the artifact), ``bad-request`` or ``failed``.
-
-The local engines use the same classes, so that desktop and device run the same code.
 """
 
 from __future__ import annotations
@@ -287,28 +285,16 @@ def hardware_features(hwcap: int, hwcap2: int) -> list[str]:
 
 def status() -> dict[str, Any]:
     """Peak memory in bytes; governor, clock in MHz and temperature in degrees Celsius, or None."""
+    # Not getrusage's figure, which remembers the process that this one was forked from.
+    resident = _text("/proc/self/status").partition("VmHWM:")[2].split()
     clock = _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
     heat = _text("/sys/class/thermal/thermal_zone0/temp")
     return {
-        "peak_memory": _peak_memory(),
+        "peak_memory": int(resident[0]) * 1024,
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
         "clock_mhz": int(clock) / 1e3 if clock else None,
         "temperature_c": int(heat) / 1e3 if heat else None,
     }
-
-
-def _peak_memory() -> int:
-    """Bytes of the largest resident set since this program was started.
-
-    On Linux not ``getrusage``'s: that one remembers the process that this one was forked from.
-    """
-    for line in _text("/proc/self/status").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _text(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Artifacts opened by an agent, wherever it is: to compute with, or to be timed."""
+"""An artifact opened by an agent, wherever it is, as an engine like the local ones."""
 
 from __future__ import annotations
 
@@ -113,7 +113,14 @@ class AgentEngine:
         """A new agent with the artifact open."""
         artifact = self._site.artifact(self._load.artifact)
         process = self._process = self._site.start()
-        self.details = _open(process, self._load, artifact, self._timeout)
+        self.details = process.request(
+            "open",
+            timeout=self._timeout,
+            artifact=artifact,
+            format=self._load.format,
+            threads=self._load.threads,
+            kernels=self._load.kernels,
+        )
         return process
 
     def _persist(self, action: Callable[[], _T]) -> _T:
@@ -145,62 +152,6 @@ class AgentEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class AgentTimer:
-    """An artifact in an agent of its own, ready to be timed.
-
-    Args:
-        site: Where.
-        load: What.
-        timeout: Seconds for any one request.
-
-    Attributes:
-        load_ms: Milliseconds from the call of the runtime to a model that is ready to run.
-
-    Raises:
-        DependencyMissingError: The runtime is not installed there.
-        ModelRejectedError: The runtime does not accept the artifact.
-        RunnerUnreachableError: The site does not answer.
-    """
-
-    def __init__(self, site: Site, load: Load, *, timeout: float = TIMEOUT) -> None:
-        self._timeout = timeout
-        artifact = site.artifact(load.artifact)
-        self._process = site.start()
-        try:
-            self.load_ms = float(_open(self._process, load, artifact, timeout)["load_ms"])
-        except BaseException:
-            self.close()
-            raise
-
-    def time(self, runs: int, *, warmup: int = 0) -> list[float]:
-        """Milliseconds of each of so many runs of one batch of seeded inputs, after the warm-up."""
-        answer = self._process.request("time", timeout=self._timeout, runs=runs, warmup=warmup)
-        return [float(taken) for taken in answer["milliseconds"]]
-
-    def status(self) -> dict[str, Any]:
-        """Peak memory, governor, clock and temperature; see :func:`resnet_edge.runners.agent.status`."""
-        return self._process.request("status", timeout=self._timeout)
-
-    def peak_memory(self) -> int:
-        """Bytes: the largest resident set of the process so far."""
-        return int(self.status()["peak_memory"])
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.close()
-
-
-def _open(process: AgentProcess, load: Load, artifact: str, timeout: float) -> dict[str, Any]:
-    return process.request(
-        "open",
-        timeout=timeout,
-        artifact=artifact,
-        format=load.format,
-        threads=load.threads,
-        kernels=load.kernels,
-    )
 
 
 def _signature(load: Load, details: dict[str, Any]) -> Signature:

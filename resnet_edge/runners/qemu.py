@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from resnet_edge.runners.agent_engine import TIMEOUT, AgentEngine, AgentTimer
+from resnet_edge.runners.agent_engine import TIMEOUT, AgentEngine
 from resnet_edge.runners.emulation.machine import emulated_site, find_emulator, known_cpu
 from resnet_edge.runners.machine import machine
+from resnet_edge.runners.timing import AgentTimer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,8 @@ class QemuRunner:
 
     def timer(self, load: Load) -> AgentTimer:
         """An artifact in a process of its own there; raises what :meth:`open` raises."""
-        return AgentTimer(self._site(), load, timeout=self._timeout)
+        site = self._site()
+        return AgentTimer(site.start(), load, site.artifact(load.artifact))
 
     def __enter__(self) -> Self:
         return self
