@@ -251,19 +251,19 @@ def layers(found: Layers, limit: int = WORST) -> Table:
     rows = [
         (
             name(layer.node),
-            name(layer.operator),
-            Cell(text=figures.decibels(layer.as_run_db)),
-            Cell(text=figures.NONE if layer.verdict == "not run" else figures.decibels(layer.alone_db)),
-            Cell() if layer.max_lsb is None else Cell(text=f"{layer.max_lsb:,} LSB"),
             Cell(
                 text=layer.verdict,
                 detail=figures.plain(layer.reason),
                 verdict="fail" if layer.verdict in GUILTY else None,
             ),
+            Cell(text=figures.decibels(layer.as_run_db)),
+            Cell(text=figures.NONE if layer.verdict == "not run" else figures.decibels(layer.alone_db)),
+            Cell() if layer.max_lsb is None else Cell(text=f"{layer.max_lsb:,} LSB"),
+            name(layer.operator),
         )
         for layer in worst_layers(found, limit)
     ]
-    return table(("layer<", "operator<", "as run", "alone", "off by", "verdict<"), rows)
+    return table(("layer<", "verdict<", "as run", "alone", "off by", "operator<"), rows)
 
 
 def latencies(report: Report) -> Table:
