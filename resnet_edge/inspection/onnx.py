@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from resnet_edge.engines.cpu import saturating_uint8_kernels
 from resnet_edge.inspection.onnx_arithmetic import arithmetic
 from resnet_edge.inspection.onnx_file import read_onnx, rejecting_damaged, tensor_of
+from resnet_edge.inspection.onnx_saturation import saturation
 from resnet_edge.inspection.report import FileReport, OperatorCount, Quantization, TensorInfo
 
 if TYPE_CHECKING:
@@ -50,7 +53,12 @@ def inspect_onnx(path: Path) -> FileReport:
     """
     file = read_onnx(path)
     with rejecting_damaged(path):
-        return _report(file)
+        report = _report(file)
+    if saturating_uint8_kernels():
+        found = saturation(path)
+        if found.affected:
+            return replace(report, notes=(*report.notes, str(found)))
+    return report
 
 
 def _report(file: OnnxFile) -> FileReport:

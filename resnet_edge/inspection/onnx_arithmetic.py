@@ -49,11 +49,17 @@ class Arithmetic:
         macs: Multiply-accumulates for one image; None where a shape that decides them is unknown.
         features: Element type in which the features are kept.
         weights: Element type in which the weights are kept.
+        weights_from: Name of the tensor in which they are.
+        convolution: Whether the weights are (out, in / groups, ...); else they are a matrix.
+        transposed: Whether the matrix is (out, in).
     """
 
     macs: int | None
     features: str
     weights: str
+    weights_from: str = ""
+    convolution: bool = False
+    transposed: bool = False
 
     @property
     def int8(self) -> bool:
@@ -78,10 +84,14 @@ def arithmetic(file: OnnxFile) -> Iterator[Arithmetic]:
     for node in file.nodes:
         if node.op_type in FACTORS:
             features, weights = (node.input[place] for place in FACTORS[node.op_type])
+            kept_in, kept_as = _kept(weights, file, producers)
             yield Arithmetic(
                 macs=_macs(node, file, batch),
-                features=_kept_as(features, file, producers),
-                weights=_kept_as(weights, file, producers),
+                features=_kept(features, file, producers)[1],
+                weights=kept_as,
+                weights_from=kept_in,
+                convolution=node.op_type in _CONVOLUTIONS,
+                transposed=_is_transposed(node),
             )
 
 
@@ -96,8 +106,11 @@ def _macs(node: NodeProto, file: OnnxFile, batch: Extent) -> int | None:
     results = (_for_one_image(result[0], batch), *result[1:])
     if node.op_type in _CONVOLUTIONS:  # every output value sums (in / groups, height, width) products
         return _product((*results, *weights[1:]))
-    transposed = any(entry.name == "transB" and entry.i for entry in node.attribute)
-    return _product((*results, weights[-1 if transposed or len(weights) == 1 else -2]))
+    return _product((*results, weights[-1 if _is_transposed(node) or len(weights) == 1 else -2]))
+
+
+def _is_transposed(node: NodeProto) -> bool:
+    return any(entry.name == "transB" and entry.i for entry in node.attribute)
 
 
 def _for_one_image(extent: Extent, batch: Extent) -> int:
@@ -112,18 +125,18 @@ def _product(extents: tuple[Extent, ...]) -> int | None:
     return math.prod(known) if len(known) == len(extents) else None
 
 
-def _kept_as(name: str, file: OnnxFile, producers: Mapping[str, NodeProto]) -> str:
-    """The element type of a tensor, or of the quantized one that it is made from."""
+def _kept(name: str, file: OnnxFile, producers: Mapping[str, NodeProto]) -> tuple[str, str]:
+    """Name and element type of a tensor, or of the quantized one that it is made from."""
     seen = set()
     while name in producers and name not in seen:  # a damaged file may go in circles
         seen.add(name)
         node = producers[name]
         if node.op_type == "DequantizeLinear":
-            return _quantized_type(node, file)
+            return node.input[0], _quantized_type(node, file)
         if node.op_type not in _MOVES:
             break
         name = node.input[0]
-    return file.tensor(name).dtype
+    return name, file.tensor(name).dtype
 
 
 def _quantized_type(dequantize: NodeProto, file: OnnxFile) -> str:
