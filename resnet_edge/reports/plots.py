@@ -116,7 +116,10 @@ def layers(place: str, found: Layers) -> Plot:
         _line(axes, found, "as run", lambda layer: layer.as_run_db, SERIES[0], "-")
         _line(axes, found, "alone", lambda layer: layer.alone_db, SERIES[1], "none")
         _guilty(axes, found)
-        axes.set_ylim(bottom=0)
+        ratios = [db for each in found.layers for db in (each.as_run_db, each.alone_db) if db is not None]
+        # From zero, so that a fall looks as large as it is; layers with equal values keep their place.
+        axes.set_ylim(1.08 * min([0.0, *ratios]), 1.08 * max([1.0, *ratios]))
+        axes.set_xlim(0.5, len(found.layers) + 0.5)
         axes.locator_params(axis="x", integer=True)
         axes.set_xlabel("layer, in order of execution")
         axes.set_ylabel("SQNR in dB")

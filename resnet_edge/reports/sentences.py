@@ -62,6 +62,8 @@ def subject(report: Report) -> str:
 def worst_class(accuracy: Accuracy) -> str:
     """The class that lost most, with its n."""
     worst = accuracy.worst_class
+    if worst.accuracy >= worst.reference_accuracy:
+        return "No class lost."
     return plain(
         f"Worst class: {worst.label}, {percent(worst.accuracy)} of {counted(worst.images, 'image')}; "
         f"the reference has {percent(worst.reference_accuracy)}."

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from resnet_edge.reports import figures, plots, sentences, tables
 from tests.reports.sample import proportion, sample
@@ -111,6 +112,35 @@ def test_a_layer_that_differs_in_the_file_is_guilty_too():
     assert tables.worst_layers(wrong)[0].node == last.node
     assert column(tables.layers(wrong), "verdict")[0].verdict == "fail"
     assert "differs in file" in plots.layers("a.onnx", wrong).svg
+
+
+def test_the_plot_of_layers_has_room_for_all_of_them(monkeypatch):
+    found = sample().artifacts[4].layers
+    assert found
+    first, *others = found.layers
+    high = dataclasses.replace(
+        found, layers=(dataclasses.replace(first, as_run_db=None, alone_db=140.0), *others)
+    )
+    low = dataclasses.replace(found, layers=(dataclasses.replace(first, alone_db=-3.0), *others))
+    equal = dataclasses.replace(
+        found,
+        layers=tuple(dataclasses.replace(each, as_run_db=None, alone_db=None) for each in found.layers),
+    )
+    axes = Figure().add_subplot()
+    monkeypatch.setattr(plots, "draw", lambda title, description, height, paint: paint(axes))
+    for layers, bottom, top in ((high, 0.0, 150.0), (low, -3.2, 50.0), (equal, 0.0, 1.0)):
+        plots.layers("a.onnx", layers)
+        assert axes.get_xlim() == (0.5, 14.5)
+        assert axes.get_ylim()[0] == pytest.approx(bottom, abs=0.1)
+        assert axes.get_ylim()[1] >= top
+
+
+def test_a_class_that_lost_nothing_is_not_the_worst():
+    accuracy = sample().artifacts[4].accuracy
+    assert accuracy
+    assert sentences.worst_class(accuracy).startswith("Worst class: [bold]shirt")
+    kept = dataclasses.replace(accuracy.worst_class, accuracy=accuracy.worst_class.reference_accuracy)
+    assert sentences.worst_class(dataclasses.replace(accuracy, worst_class=kept)) == "No class lost."
 
 
 @pytest.mark.parametrize(
