@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from resnet_edge.contents import check_digest, find_reference, full_contract
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ModelRejectedError
+from resnet_edge.exporting import load_framework
 from resnet_edge.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def open_against(model: str | Path, options: ExportOptions) -> FloatModel:
             [each.name for each in fields(options) if each.name != "command"], "a bundle, which has its own"
         )
         return _from_bundle(bundle)
-    import keras  # deferred: takes seconds
+    load_framework()
+    import keras
     import numpy as np
 
     from resnet_edge.data.labels import read_labels
@@ -125,7 +127,8 @@ def _kept_model(folder: Path, manifest: Manifest) -> tuple[Run, str]:
         from resnet_edge.engines.savedmodel import SavedModelEngine
 
         return SavedModelEngine(folder / record.path, threads=usable_cores()).run, "TensorFlow"
-    import keras  # deferred: takes seconds
+    load_framework()
+    import keras
 
     from resnet_edge.models.loading import load_model_file
 

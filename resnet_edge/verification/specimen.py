@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_edge.data import shipped
+from resnet_edge.exporting import load_framework
 from resnet_edge.pipeline import ExportOptions, QuantizeOptions, quantize
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def build_specimen(folder: Path, stages: Stages) -> Path:
 
 def _colour_model() -> Any:
     """The shipped ResNet-8 with a first convolution for three channels."""
+    load_framework()
     from resnet_edge.models.build import build_model
     from resnet_edge.models.registry import find_model
     from resnet_edge.models.source import open_source

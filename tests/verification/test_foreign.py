@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -186,6 +189,17 @@ def test_what_probabilities_look_like():
     flat = np.zeros((1, 1000), np.float32)
     flat[0, :3] = 0.1
     assert are_probabilities(flat)
+
+
+def test_nothing_but_the_answer_is_written():
+    file, model = shared_file("mlperf_tiny_resnet8_int8.tflite"), shared_file("mlperf_tiny_resnet8.h5")
+    data = shared_file("cifar10_test500.npz")
+    arguments = ["verify", file, "--against", model, "--preprocess", "raw", "--data", data]
+    command = [sys.executable, "-m", "resnet_edge", *map(str, arguments), "--samples", "10"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0
+    assert done.stderr == ""
 
 
 @pytest.fixture(scope="module")
