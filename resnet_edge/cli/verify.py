@@ -107,9 +107,7 @@ def command(
     wanted = VerifyOptions(command=("resnet-edge", *sys.argv[1:]), **settings)
     with progress(enabled=not as_json) as stages:
         report = verify(target, wanted, options, stages)
-        with stages.stage("write the reports"):
-            for path in reports:
-                write_report(report, path)
+    # Shown first: a full disk is not to take the result of an hour's run with it.
     if as_json:
         from resnet_edge.reports.json_report import render
 
@@ -118,4 +116,6 @@ def command(
         from resnet_edge.reports.verification_terminal import show_report
 
         show_report(report)
+    for path in reports:
+        write_report(report, path)
     return report.exit_code
