@@ -145,7 +145,6 @@ class Verification:
 
     def _run_all(self, machines: Sequence[Connected], data: VerificationData, folder: Path) -> Ran:
         """Send the images through every artifact, and through the float model if that was not done before."""
-        from resnet_edge.verification.foreign import are_probabilities
         from resnet_edge.verification.reference import cache_file, keep, load
         from resnet_edge.verification.running import run_all
 
@@ -176,15 +175,7 @@ class Verification:
             if isinstance(name, Place):
                 self._checks.append(lost(name, error, self._options.require))
         outputs = {place: array for place, array in found.arrays.items() if isinstance(place, Place)}
-        if isinstance(target, BundleTarget):  # its artifacts give what its model gives, or are wrong
-            return Ran(
-                data=data,
-                reference=reference,
-                outputs=outputs,
-                probabilities=are_probabilities(reference),
-                notes=(),
-            )
-        return _comparable(data, reference, outputs)
+        return _comparable(target, data, reference, outputs)
 
     def _see_that_something_runs(self, engines: Mapping[Place, object]) -> None:
         """A verification in which nothing ran is no verification.
@@ -255,6 +246,7 @@ class Verification:
             precision=quantized.spec.recipe if quantized else place.candidate.precision,
             half=self._target.half,
             seeded=data.seeded,
+            classes=self._target.classes,
         )
 
     def _quantized(self, candidate: Candidate) -> Quantized | None:
@@ -381,19 +373,26 @@ class Verification:
 
 
 def _comparable(
-    data: VerificationData, reference: NDArray[np.float32], outputs: Mapping[Place, NDArray[np.float32]]
+    target: Target,
+    data: VerificationData,
+    reference: NDArray[np.float32],
+    outputs: Mapping[Place, NDArray[np.float32]],
 ) -> Ran:
-    """Logits beside logits, or probabilities beside probabilities."""
+    """Logits beside logits, or probabilities beside probabilities, where another tool's file may mix them."""
     from resnet_edge.verification.foreign import are_probabilities, make_comparable
 
-    made = {place: make_comparable(reference, array) for place, array in outputs.items()}
-    # A softmax of the reference on behalf of one artifact is one for all: they are compared with one another.
-    references = [theirs for theirs, _, _ in made.values()]
-    reference = next((theirs for theirs in references if theirs is not reference), reference)
+    notes: list[str] = []
+    if not isinstance(target, BundleTarget):  # a bundle's artifacts give what its model gives, or are wrong
+        made = {place: make_comparable(reference, array) for place, array in outputs.items()}
+        # A softmax of the reference on behalf of one is one for all: they are compared with one another.
+        references = [theirs for theirs, _, _ in made.values()]
+        reference = next((theirs for theirs in references if theirs is not reference), reference)
+        outputs = {place: ours for place, (_, ours, _) in made.items()}
+        notes = [note for _, _, note in made.values() if note]
     return Ran(
         data=data,
         reference=reference,
-        outputs={place: ours for place, (_, ours, _) in made.items()},
+        outputs=outputs,
         probabilities=are_probabilities(reference),
-        notes=tuple(dict.fromkeys(note for _, _, note in made.values() if note)),
+        notes=tuple(dict.fromkeys(notes)),
     )

@@ -23,6 +23,7 @@ from resnet_edge.verification.injections import (
     fold_again,
     fold_again_everywhere,
     pad_like_pytorch,
+    renumber_labels,
     shift_labels,
     transposed,
     truncate,
@@ -55,8 +56,8 @@ class Fault:
         name: In a few words.
         story: How it comes about.
         inject: Puts it into a healthy bundle.
-        artifacts: The files that must fail, and no others; empty where the verification refuses the bundle.
-        check: The check that must fail.
+        artifacts: The files that must not pass, while all others must; empty where the bundle is refused.
+        check: The check that must not pass.
         says: What the answer must name: a tensor, a file.
         layer: The layer that a comparison layer by layer must name; empty where none is needed.
         sealed: Whether the manifest has the digests of the changed files.
@@ -199,6 +200,14 @@ FAULTS = (
         check="files",
         says=("labels",),
         sealed=False,
+    ),
+    Fault(
+        name="labels that count from 1",
+        story="images labelled by another tool",
+        inject=renumber_labels,
+        artifacts=(FLOAT_TFLITE, FLOAT_ONNX, *BOTH),
+        check="baseline",
+        says=("guessing", "labels count"),
     ),
     Fault(
         name="NaN among the weights",

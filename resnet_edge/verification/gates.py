@@ -76,6 +76,7 @@ class Subject:
             for integers throughout.
         half: The float model itself computes in float16.
         seeded: The inputs were made up; they are no images.
+        classes: Of the model; 0 where nobody has counted.
     """
 
     artifact: str
@@ -83,6 +84,7 @@ class Subject:
     precision: str
     half: bool = False
     seeded: bool = False
+    classes: int = 0
 
     @property
     def tolerance(self) -> float | None:
@@ -209,11 +211,13 @@ def _more_images(more: int | None) -> str:
 
 
 def check_accuracy(accuracy: Accuracy, limits: Limits, subject: Subject) -> list[Check]:
-    """The drop, if a limit is asked for; and whether the float model is a sound baseline for integers."""
+    """The drop, if a limit is asked for; and whether the float model is a sound baseline."""
     checks = []
     if limits.max_drop is not None:
         checks.append(_check_drop(accuracy, limits.max_drop, limits.confidence, subject))
-    if subject.tolerance is None:
+    if subject.classes > 1 and accuracy.reference_top1.low <= 1 / subject.classes:
+        checks.append(_check_guessing(accuracy, limits, subject))
+    elif subject.tolerance is None:
         checks.append(_check_baseline(accuracy, limits.confidence, subject))
     return checks
 
@@ -251,6 +255,19 @@ def _check_baseline(accuracy: Accuracy, confidence: float, subject: Subject) -> 
     # Not a failure: the file may well be right, and chance alone does this to one file in forty. "skipped"
     # shows the reason in every report, JUnit's included, and leaves the exit code to the gates.
     return subject.check("baseline", "skipped" if suspect else "pass", sentence, found=drop.p_value)
+
+
+def _check_guessing(accuracy: Accuracy, limits: Limits, subject: Subject) -> Check:
+    """What does no better than chance has nothing to lose: any file passes a gate on the drop."""
+    reference = accuracy.reference_top1
+    sentence = (
+        f"the float model is right on {reference.count:,} of {reference.of:,} images ({reference.share:.2%}, "
+        f"{_interval(100 * reference.low, 100 * reference.high)} %), not demonstrably better than guessing "
+        f"among {subject.classes:,} classes, so the drop means nothing; check that the labels count as the "
+        "model's outputs do (from 0, in the same order), and --preprocess; or give more images"
+    )
+    verdict: Verdict = "skipped" if limits.max_drop is None else "inconclusive"
+    return subject.check("baseline", verdict, sentence, found=reference.share, limit=1 / subject.classes)
 
 
 def check_speedup(latency: Latency, limits: Limits, subject: Subject) -> list[Check]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from resnet_edge.contents import fold, load_imported
 from resnet_edge.manifest import MANIFEST_NAME, read_manifest
+from resnet_edge.quantizing import HELD_BACK_NAME
 from resnet_edge.verification.specimen import (
     BOTH,
     FLOAT_ONNX,
@@ -175,3 +176,12 @@ def shift_labels(bundle: Path) -> None:
         manifest["labels"] = ["background", *manifest["labels"][:-1]]
 
     _edit_manifest(bundle, change)
+
+
+def renumber_labels(bundle: Path) -> None:
+    """Let the labels of the images that the bundle keeps count from 1, the last class becoming 0."""
+    path = bundle / HELD_BACK_NAME
+    with np.load(path) as kept:
+        arrays = dict(kept)
+    arrays["labels"] = (arrays["labels"] + 1) % len(read_manifest(bundle).labels)
+    np.savez(path, allow_pickle=False, **arrays)

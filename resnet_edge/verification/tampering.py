@@ -48,7 +48,8 @@ def reseal(bundle: Path) -> None:
         )
         for record in manifest.artifacts
     )
-    write_manifest(bundle, replace(manifest, artifacts=artifacts))
+    held_back = manifest.held_back and replace(manifest.held_back, sha256=digest(manifest.held_back.path))
+    write_manifest(bundle, replace(manifest, artifacts=artifacts, held_back=held_back))
 
 
 def edit_constant(path: Path, node: str, role: str, change: Change) -> None:

@@ -155,6 +155,20 @@ def test_integers_better_than_float_make_the_baseline_suspect_without_failing():
     assert check_accuracy(accuracy(5, 40), Limits(), subject("fp32")) == []
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_float_model_that_guesses_is_no_baseline(precision):
+    measured = accuracy(0, 0)
+    classes = round(1 / measured.reference_top1.share)  # guessing would be as good
+    guessing = subject(precision, classes=classes)
+    (check,) = check_accuracy(measured, Limits(), guessing)
+    assert (check.name, check.verdict) == ("baseline", "skipped")
+    assert f"guessing among {classes} classes" in check.sentence
+    found = verdicts(check_accuracy(measured, Limits(max_drop=50.0), guessing))
+    assert found == {"drop": "pass", "baseline": "inconclusive"}
+    knowing = subject(precision, classes=100 * classes)
+    assert "guessing" not in " ".join(check.sentence for check in check_accuracy(measured, Limits(), knowing))
+
+
 @pytest.mark.parametrize(
     ("measured", "expected"),
     [
