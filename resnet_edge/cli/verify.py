@@ -10,6 +10,7 @@ import click
 
 from resnet_edge.cli.display import progress
 from resnet_edge.cli.options import json_option, model_options
+from resnet_edge.errors import ConversionFailedError
 
 if TYPE_CHECKING:
     from resnet_edge.pipeline import ExportOptions
@@ -116,6 +117,11 @@ def command(
         from resnet_edge.reports.verification_terminal import show_report
 
         show_report(report)
+    code = report.exit_code
     for path in reports:
-        write_report(report, path)
-    return report.exit_code
+        try:
+            write_report(report, path)
+        except ConversionFailedError as error:  # said here: the one document of --json is out already
+            click.echo(f"error: {error.render()}", err=True)
+            code = error.exit_code
+    return code
