@@ -145,13 +145,14 @@ class Quantizer:
         del imported  # another set of weights
         judge = self._judge(graph, dataset, contract)
         held_back = self.manifest.held_back if dataset is None else self._hold_back(dataset)
-        observed: dict[bool, Observed] = {}
+        observed: dict[tuple[bool, bool], Observed] = {}
         added: list[ArtifactRecord] = []
         for recipe in recipes:
-            if recipe.equalize not in observed:
-                observed[recipe.equalize] = self._observe(graph, dataset, equalized=recipe.equalize)
+            equalized = (recipe.equalize, recipe.equalize_activations)
+            if equalized not in observed:
+                observed[equalized] = self._observe(graph, dataset, recipe)
             with self.stages.stage(f"quantize {recipe.name}"):
-                plan = self._plan(recipe, observed[recipe.equalize], graph)
+                plan = self._plan(recipe, observed[equalized], graph)
             give_back()
             added += [
                 self._write(name, to, recipe, plan, judge) for name, to in converters[recipe.name].items()
@@ -244,21 +245,30 @@ class Quantizer:
         count = save_held_back(dataset, path, calibrated=self.options.samples, most=HELD_BACK)
         return HeldBackRecord(path=path.name, source=dataset.name, images=count, sha256=bundles.digest(path))
 
-    def _observe(self, graph: Graph, dataset: Dataset | None, *, equalized: bool) -> Observed:
+    def _observe(self, graph: Graph, dataset: Dataset | None, recipe: Recipe) -> Observed:
         """Send the images through the graph; an equalized one has ranges of its own."""
         from resnet_edge.quantization.equalization import equalize
         from resnet_edge.quantization.input_moments import covariance_bytes, measure
 
-        graph = equalize(graph) if equalized else graph
+        graph = equalize(graph) if recipe.equalize else graph
         if dataset is None:
             return Observed(graph=graph)
-        statistics = self._statistics(graph, dataset)
         small = covariance_bytes(graph) <= SMALL_COVARIANCES
+        if recipe.equalize_activations and small:
+            graph = self._equalize_activations(graph, dataset)
+        statistics = self._statistics(graph, dataset)
         if (self.options.rounding or ("learned" if small else "nearest")) == "nearest":
             return Observed(graph=graph, statistics=statistics)
         with self.stages.stage("measure the layers' inputs"):
             moments = measure(graph, dataset.batches(0, self.options.samples, 16))
         return Observed(graph=graph, statistics=statistics, moments=moments)
+
+    def _equalize_activations(self, graph: Graph, dataset: Dataset) -> Graph:
+        from resnet_edge.quantization.activation_equalization import channel_magnitudes, equalize_activations
+
+        with self.stages.stage("equalize the activations"):
+            magnitudes = channel_magnitudes(graph, dataset.batches(0, self.options.samples, 16))
+            return equalize_activations(graph, magnitudes)
 
     def _plan(self, recipe: Recipe, observed: Observed, folded: Graph) -> Plan:
         """Decide every integer of a recipe, and keep them with their scales."""

@@ -89,10 +89,8 @@ def _balance(editor: GraphEditor, first: str, second: str) -> None:
     alive = (r1 > 0) & (r2 > 0)
     factor = np.sqrt(np.divide(r1, r2, out=np.ones_like(r1), where=alive))
     factor = np.clip(factor, 1 / MOST_FACTOR, MOST_FACTOR).astype(np.float32)
-    shape = before.weight.shape
-    weight = (matrix(before) / factor).reshape(shape)
-    editor.set_op(first, replace(before, weight=weight, bias=before.bias / factor))
-    editor.set_op(second, replace(behind, weight=_times_input(behind, factor)))
+    editor.set_op(first, scale_outputs(before, 1 / factor))
+    editor.set_op(second, scale_inputs(behind, factor))
 
 
 def _by_input_channel(op: Linear) -> NDArray[np.float32]:
@@ -106,10 +104,16 @@ def _by_input_channel(op: Linear) -> NDArray[np.float32]:
     return grouped.transpose(0, 2, 1, 3).reshape(len(grouped), depth * op.groups, -1)
 
 
-def _times_input(op: Linear, factor: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The weight with every input channel multiplied by its factor, in the operator's layout."""
+def scale_outputs(op: Linear, factor: NDArray[np.float32]) -> Linear:
+    """The operator with every output channel multiplied by its factor, (output channels,), above zero."""
+    weight = (matrix(op) * factor).reshape(op.weight.shape)
+    return replace(op, weight=weight, bias=op.bias * factor)
+
+
+def scale_inputs(op: Linear, factor: NDArray[np.float32]) -> Linear:
+    """The operator with the weights of every input channel multiplied by its factor, (input channels,)."""
     scaled = _by_input_channel(op) * factor[:, None]
     if isinstance(op, Conv2D):
         depth = op.weight.shape[2]
         scaled = scaled.reshape(len(scaled), op.groups, depth, -1).transpose(0, 2, 1, 3)
-    return scaled.reshape(op.weight.shape)
+    return replace(op, weight=scaled.reshape(op.weight.shape))

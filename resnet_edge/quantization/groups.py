@@ -19,6 +19,7 @@ from resnet_edge.graph.operators import (
     Reshape,
     Slice,
 )
+from resnet_edge.quantization.disjoint_sets import DisjointSets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,21 +103,14 @@ def integer_nodes(graph: Graph, kept_float: Mapping[str, str]) -> tuple[frozense
 def shared_scales(graph: Graph, integer: Iterable[str]) -> dict[str, str]:
     """For every tensor the representative of its group: tensors of one group have one scale.
 
-    A disjoint-set forest; the representative is the group's first tensor in graph order.
+    The representative is the group's first tensor in graph order.
     """
-    order = {node.name: index for index, node in enumerate(graph.nodes)}
-    parent = {name: name for name in order}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for name in sorted(integer, key=order.__getitem__):
+    names = [node.name for node in graph.nodes]
+    order = {name: index for index, name in enumerate(names)}
+    sets = DisjointSets(len(names))
+    for name in integer:
         node = graph.by_name[name]
         if keeps_scale(node.op):
             for source in node.inputs:
-                first, second = sorted((root(name), root(source)), key=order.__getitem__)
-                parent[second] = first
-    return {name: root(name) for name in order}
+                sets.join(order[name], order[source])
+    return {name: names[sets.find(index)] for name, index in order.items()}

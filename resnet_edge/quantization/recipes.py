@@ -42,6 +42,8 @@ class Recipe:
             least squared error.
         bias_correction: Move each bias by the mean error that rounding the weights causes.
         equalize: Balance weight ranges across layers before calibration.
+        equalize_activations: Give all channels of a tensor about the same range before calibration, where
+            that is a matter of seconds.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Recipe:
     weight_range: WeightRange = "max"
     bias_correction: bool = False
     equalize: bool = False
+    equalize_activations: bool = False
 
     @property
     def integer(self) -> bool:
@@ -100,7 +103,15 @@ def _type_error(field: str, value: object) -> bool:
     return not isinstance(value, str if field == "description" else bool)
 
 
-_SETTABLE = ("description", "formats", "per_channel", "weight_range", "bias_correction", "equalize")
+_SETTABLE = (
+    "description",
+    "formats",
+    "per_channel",
+    "weight_range",
+    "bias_correction",
+    "equalize",
+    "equalize_activations",
+)
 """What a user's recipe can change of its base."""
 
 

@@ -35,6 +35,12 @@ LIMITS: dict[ActivationType, tuple[int, int]] = {"int8": (-128, 127), "int16": (
 _FIXED = {"int8": (1 / 256, -128), "int16": (1 / 32768, 0)}
 """Scale and zero point of a sigmoid's or softmax's output."""
 
+HEADROOM = 1.15
+"""How much wider than calibration asks for ranges get that few values speak for: other images exceed them."""
+
+FEW_POSITIONS = 64
+"""Positions of a map up to which that is so: an image adds few values of a channel, or as in vectors one."""
+
 _NEGLIGIBLE = 2.0**-40
 _LARGEST = 2.0**40
 """Ranges beyond these are no signal; float32 scales inside have products and ratios that float32 holds."""
@@ -96,11 +102,16 @@ def _stated_range(node: Node, statistics: Statistics) -> tuple[float, float]:
             allowed=f"finite values of at most {_LARGEST:g}",
             next_step="look for damaged weights, and for images that the model was not made for",
         )
-    bounds = (-math.inf, math.inf)
-    if isinstance(node.op, Conv2D | DepthwiseConv2D | Dense | Add):
-        bounds = _BOUNDS[node.op.activation]
-    low, high = (min(max(limit, bounds[0]), bounds[1]) for limit in (low, high))
+    low, high = _within_activation(node.op, low, high)
     return min(low, 0.0), max(high, 0.0)
+
+
+def _within_activation(op: Operator, low: float, high: float) -> tuple[float, float]:
+    """What a fused activation leaves of a range."""
+    bounds = (-math.inf, math.inf)
+    if isinstance(op, Conv2D | DepthwiseConv2D | Dense | Add):
+        bounds = _BOUNDS[op.activation]
+    return min(max(low, bounds[0]), bounds[1]), min(max(high, bounds[0]), bounds[1])
 
 
 _BOUNDS = {
@@ -134,8 +145,11 @@ def initial_groups(
         if node.name not in tensors or (node.name in integer and keeps_scale(node.op)):
             continue
         low, high = _stated_range(node, statistics)
-        if isinstance(node.op, Input) and input_range is not None:
-            low, high = min(input_range[0], 0.0), max(input_range[1], 0.0)
+        if isinstance(node.op, Input):
+            if input_range is not None:
+                low, high = min(input_range[0], 0.0), max(input_range[1], 0.0)
+        elif math.prod(graph.shapes[node.name][:-1]) <= FEW_POSITIONS:
+            low, high = _within_activation(node.op, HEADROOM * low, HEADROOM * high)
         fixed = is_fixed(node.op) and node.name in integer
         group = groups.setdefault(shared[node.name], ScaleGroup(low=low, high=high, fixed=fixed))
         if group.fixed != fixed:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
+from resnet_edge.graph.geometry import Padding
 from resnet_edge.graph.operators import (
     Activation,
     Add,
@@ -27,6 +28,7 @@ from resnet_edge.graph.operators import (
 from resnet_edge.passes import run_passes
 from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.recipes import RECIPES
+from resnet_edge.quantization.scales import FEW_POSITIONS, HEADROOM
 from resnet_edge.quantization.spec import QuantSpec
 from resnet_edge.quantization.statistics import Statistics
 from tests.graph_builder import GraphBuilder
@@ -165,7 +167,7 @@ def test_dead_channels_and_dead_tensors_get_sane_scales():
     assert constant == pytest.approx(bias, rel=1e-6)
     # The dead branch does not coarsen the addition that it meets.
     low, high = observe(graph).ranges["add_3"]
-    assert quantized.spec.tensors["add_3"].scale == pytest.approx((high - low) / 255, rel=1e-6)
+    assert quantized.spec.tensors["add_3"].scale == pytest.approx(HEADROOM * (high - low) / 255, rel=1e-6)
     assert not quantized.constants["dead/weight"].any()
 
 
@@ -199,7 +201,7 @@ def test_data_movers_and_concatenations_share_one_scale():
         == 1
     )
     scale, zero = tensors["joined"].scale, tensors["joined"].zero_point
-    assert scale == pytest.approx(9 / 255)
+    assert scale == pytest.approx(HEADROOM * 9 / 255)
     assert (tensors["left"].qmin, tensors["right"].qmin, tensors["pooled"].qmin) == (zero, -128, -128)
     assert (tensors["active"].qmin, tensors["active"].qmax) == (zero, zero + round(6 / scale))
 
@@ -212,10 +214,21 @@ def test_fixed_scales_and_global_means():
     spec = quantize_graph(graph, RECIPES["int8"], statistics).spec
     assert (spec.tensors["classes"].scale, spec.tensors["classes"].zero_point) == (1 / 256, -128)
     assert spec.tensors["classes"].observed is None
-    assert spec.tensors["mean"].scale == pytest.approx(1 / 255)
+    assert spec.tensors["mean"].scale == pytest.approx(HEADROOM / 255)
     wide = quantize_graph(graph, RECIPES["int16x8"], statistics).spec.tensors
     assert (wide["classes"].scale, wide["classes"].zero_point) == (1 / 32768, 0)
-    assert wide["wide"].scale == pytest.approx(4 / 32767)
+    assert wide["wide"].scale == pytest.approx(HEADROOM * 4 / 32767)
+
+
+def test_small_maps_and_vectors_get_headroom_and_large_maps_and_images_none():
+    b = GraphBuilder((9, 9, 3))
+    large = b.conv(b.image, 4, name="large")
+    small = b.conv(large, 4, padding=Padding(), name="small")
+    assert np.prod(b.shape(small)[:2]) <= FEW_POSITIONS < np.prod(b.shape(large)[:2])
+    graph = b.graph(b.dense(b.add(GlobalAveragePool(), small), name="vector"))
+    tensors = quantize_graph(graph, RECIPES["int8"], stated(graph, {})).spec.tensors
+    for name, wider in (("image", 1), ("large", 1), ("small", HEADROOM), ("vector", HEADROOM)):
+        assert tensors[name].scale == pytest.approx(wider * 2 / 255), name
 
 
 def test_a_sigmoid_joined_with_anything_else_is_refused_with_the_way_out():
