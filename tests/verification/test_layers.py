@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from resnet_edge.converters import ConversionSettings
 from resnet_edge.errors import UsageError
+from resnet_edge.graph.execution import execute_all
 from resnet_edge.passes import run_passes
 from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.recipes import load_recipes
@@ -83,6 +84,9 @@ def test_healthy_residual_networks_have_no_kernel_bug(
 ) -> None:
     format_, recipe = case
     quantized = quantized_as(run_passes(graph).graph, recipe)
+    tensors = execute_all(quantized.graph, images(quantized.graph, 2, seed=1))
+    # Beyond it float16 is infinite, which is no false alarm.
+    assume(recipe != "fp16" or max(np.abs(tensor).max() for tensor in tensors.values()) < 60_000)
     path = write(quantized, tmp_path_factory.mktemp("residual"), format_)
     assert_healthy(compare(path, quantized))
     if (format_, recipe) == ("tflite", "int8"):
