@@ -67,14 +67,14 @@ def compare_layers(
         artifact: The file.
         format_: ``tflite`` or ``onnx``.
         quantized: What it was written from; ``Quantized.in_float(graph)`` for float32.
-        images: Model inputs (N, height, width, channels); the first ``IMAGES`` are used.
+        images: Model inputs (N, height, width, channels), N at least 1; the first ``IMAGES`` are used.
         kernels: What computes a ``.tflite`` file.
 
     Raises:
         UsageError: The format's inner tensors cannot be seen (:func:`.formats.why_not_exposed`).
         ModelRejectedError: The runtime does not accept the file.
         DependencyMissingError: The runtime is not installed.
-        DataRejectedError: The images do not have the file's shape, or there are none.
+        DataRejectedError: The images do not have the file's shape.
     """
     images = images[:IMAGES]
     form = form_of(format_, quantized, artifact=artifact, kernels=kernels)
