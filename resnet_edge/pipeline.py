@@ -277,7 +277,7 @@ def verify(
         min_speedup=options.min_speedup,
         confidence=options.confidence,
     )
-    verifying.check_requirements(options)
+    verifying.check_options(options)
     with stages.stage("open the bundle"):
         opened = open_target(target, options.against, options.artifacts, export_options)
     return verifying.Verification(opened, options, limits, stages).run()

@@ -41,27 +41,26 @@ if TYPE_CHECKING:
     from resnet_edge.verification.gates import Limits, Subject
     from resnet_edge.verification.images import VerificationData
     from resnet_edge.verification.opening import Connected
-    from resnet_edge.verification.report import ChangedImage, Check, Latency
+    from resnet_edge.verification.report import ChangedImage, Check
     from resnet_edge.verification.running import Compute
     from resnet_edge.verification.target import Candidate, Target
 
 REFERENCE = "reference"
 """The float model's place among the models that run."""
 
-TIMED_RUNS = 200
-"""Of each artifact, about: enough for a 99th percentile that two runs decide."""
-
-WARMUP_RUNS = 5
-
 _VERSIONED = ("resnet-edge", "tensorflow", "keras", "onnxruntime", "ai-edge-litert", "numpy", "scipy")
 
 
-def check_requirements(options: VerifyOptions) -> None:
-    """See that ``--require`` names runners that are used, and runtimes that there are.
+def check_options(options: VerifyOptions) -> None:
+    """Refuse what cannot be done, before any work.
 
     Raises:
-        UsageError: It names something else.
+        UsageError: ``--require`` names no runner that is used and no runtime, or ``--bisect`` a used folder.
     """
+    if options.bisect is not None:
+        from resnet_edge.verification.diagnosis import check_reproduction_folder
+
+        check_reproduction_folder(options.bisect)
     known = (*options.runners, *RUNTIMES.values())
     for name in options.require:
         if name not in known:
@@ -90,7 +89,7 @@ class Ran:
 
 
 class Verification:
-    """One verification; what it finds gathers in ``checks``.
+    """One verification; verdicts and notes gather as it goes.
 
     Args:
         target: What is verified.
@@ -104,6 +103,7 @@ class Verification:
         threads = options.threads or usable_cores()
         self._settings = Settings(threads=threads, kernels=options.kernels, required=options.require)
         self._checks: list[Check] = []
+        self._notes: list[str] = []
 
     def run(self) -> Report:
         """Run everything, then compare.
@@ -122,6 +122,7 @@ class Verification:
             data = open_images(self._target, self._options)
         with self._stages.stage("check the files"):
             self._check_files()
+            self._warn_of_saturation()
         with contextlib.ExitStack() as stack:
             with self._stages.stage("reach the runners"):
                 machines, checks = connect(runners, stack, self._options.require)
@@ -129,7 +130,7 @@ class Verification:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             ran = self._run_all(machines, data, folder)
             artifacts = [self._compare(place, machines, ran) for place in ran.outputs]
-            if self._options.layers:
+            if self._options.layers or self._options.bisect is not None:
                 artifacts = self._look_into(ran, artifacts)
             if self._options.latency or self._options.min_speedup is not None:
                 artifacts = self._time(machines, ran, artifacts)
@@ -142,6 +143,18 @@ class Verification:
         target = self._target
         if isinstance(target, BundleTarget):
             self._checks += [check_files(target, candidate) for candidate in target.candidates]
+
+    def _warn_of_saturation(self) -> None:
+        """Say so where this machine's processor may cut off integer sums that others compute exactly."""
+        from resnet_edge.engines.cpu import saturating_uint8_kernels
+        from resnet_edge.inspection.onnx_saturation import saturation
+
+        if "local" not in self._options.runners or not saturating_uint8_kernels():
+            return
+        for candidate in self._target.candidates:
+            found = saturation(candidate.path) if candidate.format == "onnx" else None
+            if found is not None and found.affected:
+                self._notes.append(f"{candidate.name}: {found}")
 
     def _run_all(self, machines: Sequence[Connected], data: VerificationData, folder: Path) -> Ran:
         """Send the images through every artifact, and through the float model if that was not done before."""
@@ -265,71 +278,41 @@ class Verification:
 
     def _look_into(self, ran: Ran, artifacts: Sequence[ArtifactReport]) -> list[ArtifactReport]:
         """The artifacts that ran on this machine with their layers; no other machine shows inner tensors."""
-        from resnet_edge.verification.diagnosis import look_into
-        from resnet_edge.verification.layers import IMAGES
+        from resnet_edge.verification.diagnosis import Diagnosis
 
-        (images,) = ran.data.dataset.batches(0, min(IMAGES, len(ran.data.dataset)), IMAGES)
-        places = dict(zip(ran.outputs, artifacts, strict=True))
-        with self._stages.stage("compare the layers", total=len(places)) as done:
-            for number, place in enumerate(places):
+        diagnosis = Diagnosis(
+            dataset=ran.data.dataset, reference=ran.reference, kernels=self._options.kernels
+        )
+        reports = dict(zip(ran.outputs, artifacts, strict=True))
+        with self._stages.stage("compare the layers", total=len(reports)) as done:
+            for number, (place, report) in enumerate(reports.items()):
                 if place.runner == "local":
-                    layers, check = look_into(
-                        place.candidate,
-                        self._quantized(place.candidate),
-                        images,
-                        self._subject(place, ran.data),
-                        kernels=self._options.kernels,
-                    )
+                    candidate, outputs = place.candidate, ran.outputs[place]
+                    quantized = self._quantized(candidate)
+                    layers, check = diagnosis.layers(candidate, quantized, self._subject(place, ran.data))
                     self._checks.append(check)
-                    places[place] = replace(places[place], layers=layers)
+                    steps = quantized and diagnosis.waterfall(candidate, quantized, report.engine, outputs)
+                    reports[place] = replace(report, layers=layers, waterfall=steps or ())
                 done(number + 1)
-        return list(places.values())
+            if self._options.bisect is not None:
+                self._notes.append(diagnosis.reproduce_worst(self._options.bisect))
+        return list(reports.values())
 
     def _time(
         self, machines: Sequence[Connected], ran: Ran, artifacts: Sequence[ArtifactReport]
     ) -> list[ArtifactReport]:
-        """The artifacts with their latencies; one runner after the other, on each all artifacts in turns."""
+        """The artifacts with their latencies."""
         from resnet_edge.verification.gates import check_speedup
+        from resnet_edge.verification.timing import time_everywhere
 
-        places = dict(zip(ran.outputs, artifacts, strict=True))
-        times: dict[Place, Latency] = {}
-        for each in machines:
-            mine = [place for place in places if place.runner == each.runner.name]
-            try:
-                times |= self._time_on(each, mine)
-            except RunnerUnreachableError as error:
-                self._checks += [lost(place, error, self._options.require) for place in mine]
+        reports = dict(zip(ran.outputs, artifacts, strict=True))
+        times, checks = time_everywhere(
+            machines, reports, self._settings, self._limits.confidence, self._stages
+        )
+        self._checks += checks
         for place, latency in times.items():
             self._checks += check_speedup(latency, self._limits, self._subject(place, ran.data))
-        return [replace(report, latency=times.get(place)) for place, report in places.items()]
-
-    def _time_on(self, machine: Connected, places: Sequence[Place]) -> dict[Place, Latency]:
-        from resnet_edge.verification.latency import ROUNDS, measure_latency
-
-        title = f"time {len(places)} artifacts on {machine.runner.name}"
-        with contextlib.ExitStack() as stack, self._stages.stage(title, total=ROUNDS) as done:
-            timers, checks = open_each(
-                lambda runner, load: runner.timer(load),
-                [place.candidate for place in places],
-                [machine],
-                self._settings,
-            )
-            for timer in timers.values():
-                stack.callback(timer.close)
-            self._checks += checks
-            floats = {
-                place.candidate.format: place for place in timers if place.candidate.precision == "fp32"
-            }
-            return measure_latency(
-                timers,
-                baselines={place: floats.get(place.candidate.format, place) for place in timers},
-                runs=TIMED_RUNS,
-                warmup=WARMUP_RUNS,
-                threads=self._settings.threads,
-                confidence=self._limits.confidence,
-                emulated=machine.machine.emulated,
-                progress=done,
-            )
+        return [replace(report, latency=times.get(place)) for place, report in reports.items()]
 
     def _gallery(self, ran: Ran) -> tuple[ChangedImage, ...]:
         from resnet_edge.verification.gallery import changed_images
@@ -364,7 +347,7 @@ class Verification:
             artifacts=tuple(artifacts),
             checks=tuple(self._checks),
             changed=changed,
-            notes=(*target.notes, *ran.notes),
+            notes=(*target.notes, *ran.notes, *self._notes),
             versions={name: importlib.metadata.version(name) for name in _VERSIONED},
             command=self._options.command,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),

@@ -57,7 +57,7 @@ class Target(abc.ABC):
 
     Attributes:
         name: The bundle's or file's.
-        model_name: Of the float model.
+        model_name: The model as reports call it.
         candidates: The artifacts.
         contract: Everything between an image's pixels and the float model's input.
         artifact_contract: What is done to an image before the artifacts see it.
@@ -219,7 +219,7 @@ class ForeignTarget(Target):
         from resnet_edge.verification.foreign import check_match, open_foreign
 
         file, model = open_foreign(path), open_against(against, options)
-        self.name, self.model_name = path.name, model.name
+        self.name = self.model_name = path.name
         self.contract = self.artifact_contract = model.preprocessing
         self.classes, self.labels = model.classes, model.labels
         size = bundles.size(path)
