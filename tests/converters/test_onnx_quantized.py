@@ -151,8 +151,8 @@ def test_signed_activations_compute_the_same(name: str, tmp_path: Path) -> None:
     model, inputs = quantized(name), images(OPERATOR_GRAPHS[name], 8)
     path = convert(model, tmp_path, batch=None, onnx_activations="int8")
     check(OnnxConverter().read_back(path, model), model, where=path.name)
-    # What ONNX Runtime leaves in float on some processors is rounded to the same steps, but not at ties; a dense
-    # layer behind it makes up to two steps of one.
+    # What ONNX Runtime leaves in float on some processors is rounded to the same steps, but not at ties; a
+    # dense layer behind it makes up to two steps of one.
     assert steps_apart(model, run(path, inputs), run_integer(model, inputs)) < 2.01
 
 
