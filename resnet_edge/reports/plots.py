@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Literal
 
 from resnet_edge.reports import figures, tables
 from resnet_edge.reports.svg import BAD, GRID, INK, MUTED, SERIES, Plot, draw
+from resnet_edge.verification.layer import WRONG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
 
-    from resnet_edge.verification.report import ArtifactReport, Layer, Layers, Report, Step
+    from resnet_edge.verification.layer import Layer, Layers
+    from resnet_edge.verification.report import ArtifactReport, Report, Step
 
 _MARKERS: Mapping[str, str] = {"tflite": "o", "onnx": "s", "savedmodel": "^"}
 """By format; a plug-in's is a diamond."""
@@ -140,7 +142,7 @@ def _line(
 
 def _guilty(axes: Axes, found: Layers) -> None:
     """A cross on the figure that gives it away: its own error, or that of the run."""
-    for verdict in tables.GUILTY:
+    for verdict in WRONG:
         points = [
             (depth, ratio)
             for depth, layer in enumerate(found.layers, 1)

@@ -7,27 +7,23 @@ from typing import TYPE_CHECKING
 
 from resnet_edge.reports import figures
 from resnet_edge.reports.grid import Cell, Table, name, table
+from resnet_edge.verification.layer import WRONG
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from resnet_edge.verification.layer import Layer, Layers
     from resnet_edge.verification.report import (
         Accuracy,
         ArtifactReport,
         Check,
         Latency,
-        Layer,
-        Layers,
-        OperatorVerdict,
         Parity,
         Proportion,
         Report,
         Step,
         Verdict,
     )
-
-GUILTY: Sequence[OperatorVerdict] = ("kernel bug", "differs in file")
-"""Layers that compute something else than they should."""
 
 WORST = 8
 """Layers and changes that a table shows; the JSON report has all of them."""
@@ -238,7 +234,7 @@ def worst_layers(layers: Layers, limit: int = WORST) -> list[Layer]:
 
     def order(layer: Layer) -> tuple[bool, float, float]:
         return (
-            layer.verdict not in GUILTY,
+            layer.verdict not in WRONG,
             math.inf if layer.alone_db is None else layer.alone_db,
             math.inf if layer.as_run_db is None else layer.as_run_db,
         )
@@ -254,7 +250,7 @@ def layers(found: Layers, limit: int = WORST) -> Table:
             Cell(
                 text=layer.verdict,
                 detail=figures.plain(layer.reason),
-                verdict="fail" if layer.verdict in GUILTY else None,
+                verdict="fail" if layer.verdict in WRONG else None,
             ),
             Cell(text=figures.decibels(layer.as_run_db)),
             Cell(text=figures.NONE if layer.verdict == "not run" else figures.decibels(layer.alone_db)),

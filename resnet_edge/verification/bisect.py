@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from resnet_edge.graph import Graph, Node
     from resnet_edge.quantization.integer import Tensor
     from resnet_edge.quantization.spec import Quantized
+    from resnet_edge.verification.layer import Layers
     from resnet_edge.verification.one_operator import OperatorFile
-    from resnet_edge.verification.report import Layers
 
 _TFLITE = Template('''\
 """$operator alone in LiteRT, against what the reference computes."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resnet_edge.verification.report import Layers
+from resnet_edge.verification.layer import WRONG, Layers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resnet_edge.graph import Graph
-    from resnet_edge.verification.report import Layer
+    from resnet_edge.verification.layer import Layer
     from resnet_edge.verification.tensors import ExposedRun
 
 USUAL_FALL_DB = 6.0
@@ -24,8 +24,6 @@ USUAL_FALL_DB = 6.0
 
 GOOD_DB = 30.0
 """Above it noise has less than a thousandth of the signal's power, wherever it comes from."""
-
-_WRONG = ("kernel bug", "differs in file")
 
 
 def blame(graph: Graph, layers: Sequence[Layer], run: ExposedRun) -> Layers:
@@ -36,7 +34,7 @@ def blame(graph: Graph, layers: Sequence[Layer], run: ExposedRun) -> Layers:
         layers: In the order of execution.
         run: Where the tensors as run come from.
     """
-    wrong = [layer for layer in layers if layer.verdict in _WRONG]
+    wrong = [layer for layer in layers if layer.verdict in WRONG]
     first = wrong[0] if wrong else _first_fall(graph, layers)
     worst = min((layer for layer in layers if layer.alone_db is not None), key=own_error, default=None)
     parts = [*_on_operators(layers, wrong), *_on_errors(first, worst, wrong), *_on_run(run)]

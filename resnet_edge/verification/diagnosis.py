@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from resnet_edge.quantization.spec import Quantized
     from resnet_edge.runners import Kernels
     from resnet_edge.verification.gates import Subject
-    from resnet_edge.verification.report import Check, Layers, Step, Verdict
+    from resnet_edge.verification.layer import Layers
+    from resnet_edge.verification.report import Check, Step, Verdict
     from resnet_edge.verification.target import Candidate
 
 _UNKNOWN = (

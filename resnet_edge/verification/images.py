@@ -134,6 +134,4 @@ def _reused(dataset: Dataset, target: Target) -> list[str]:
     count = sum(each in seen for each in dataset.image_hashes(0, looked_at))
     if not count:
         return []
-    return [
-        f"{count} of the first {looked_at} images were calibrated on: they flatter the quantized files"
-    ]
+    return [f"{count} of the first {looked_at} images were calibrated on: they flatter the quantized files"]

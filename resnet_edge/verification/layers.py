@@ -28,10 +28,10 @@ from resnet_edge.graph.operators import Input
 from resnet_edge.quantization.integer_operators import dequantize
 from resnet_edge.verification.blame import blame
 from resnet_edge.verification.formats import form_of
+from resnet_edge.verification.layer import Layer
 from resnet_edge.verification.metrics import reported_sqnr
 from resnet_edge.verification.one_operator import given_to, write_operator
 from resnet_edge.verification.operator_check import OperatorCheck, operator_name
-from resnet_edge.verification.report import Layer
 from resnet_edge.verification.tensors import run_exposed
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from resnet_edge.quantization.integer import Tensor
     from resnet_edge.quantization.spec import Quantized
     from resnet_edge.verification.formats import FileForm
+    from resnet_edge.verification.layer import Layers, OperatorVerdict
     from resnet_edge.verification.operator_check import Deviation
-    from resnet_edge.verification.report import Layers, OperatorVerdict
     from resnet_edge.verification.tensors import ExposedRun
 
 IMAGES = 4

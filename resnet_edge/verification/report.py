@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from resnet_edge.runners import Machine
+    from resnet_edge.verification.layer import Layers
 
 SCHEMA = 1
 """Raised when a reader of the older form would misread the newer one."""
@@ -163,58 +164,6 @@ class Step:
     changed: int
     step_changed: int
     images: int
-
-
-OperatorVerdict: TypeAlias = Literal[
-    "exact", "within 1 LSB", "rounding", "kernel bug", "differs in file", "not run"
-]
-"""Of an operator fed with the reference's inputs; ``rounding``: a float operator within its tolerance;
-``differs in file``: right as a file of its own, but not in the artifact."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One tensor that exists in both graphs.
-
-    Attributes:
-        node: Its name.
-        operator: What computes it.
-        as_run_db: SQNR of the tensor as it occurs in the run: with the errors of all before it.
-        alone_db: SQNR of the operator's output when it is fed with the reference's inputs: its own error.
-        max_lsb: Largest difference to the exact integer reference on the same integer inputs, in steps, alone
-            and in the run; None for a float operator.
-        verdict: On the operator.
-        reason: Why it was not run.
-    """
-
-    node: str
-    operator: str
-    as_run_db: float | None
-    alone_db: float | None
-    max_lsb: int | None
-    verdict: OperatorVerdict
-    reason: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layers:
-    """All tensors, in the order of execution.
-
-    Attributes:
-        layers: One by one.
-        images: On how many images.
-        first: The first guilty layer: where the error as run grows beyond what is usual; empty for none.
-        worst: The layer with the largest error of its own.
-        kernel_bugs: Layers whose operator computes something else than the integer reference.
-        sentence: The finding, for people.
-    """
-
-    layers: tuple[Layer, ...]
-    images: int
-    first: str
-    worst: str
-    kernel_bugs: tuple[str, ...]
-    sentence: str
 
 
 @dataclass(frozen=True, kw_only=True)

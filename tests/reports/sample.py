@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_edge.runners import Machine
+from resnet_edge.verification.layer import Layer, Layers
 from resnet_edge.verification.report import (
     Accuracy,
     ArtifactReport,
@@ -22,8 +23,6 @@ from resnet_edge.verification.report import (
     Data,
     Drop,
     Latency,
-    Layer,
-    Layers,
     Parity,
     Prediction,
     Proportion,

@@ -12,13 +12,19 @@ import pytest
 
 from resnet_edge.reports import json_report
 from resnet_edge.runners import Machine
+from resnet_edge.verification import layer
 from resnet_edge.verification import report as types
 from tests.reports.sample import HOSTILE, hostile, sample
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 PARTS: list[type] = [
     Machine,
-    *(kind for kind in vars(types).values() if isinstance(kind, type) and dataclasses.is_dataclass(kind)),
+    *(
+        kind
+        for module in (types, layer)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    ),
 ]
 # Not fields of the value: made by Report.to_json.
 ADDED = {"Report": ["kind", "schema", "verdict", "exit_code"]}
@@ -72,5 +78,5 @@ def test_it_is_never_invalid_json():
 
 
 def test_every_verdict_is_documented():
-    for verdict in (*get_args(types.Verdict), *get_args(types.OperatorVerdict)):
+    for verdict in (*get_args(types.Verdict), *get_args(layer.OperatorVerdict)):
         assert f"`{verdict}`" in DOCUMENT.read_text()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from resnet_edge.graph import Graph
     from resnet_edge.quantization.spec import Quantized
     from resnet_edge.verification.formats import Run
-    from resnet_edge.verification.report import Layer, Layers
+    from resnet_edge.verification.layer import Layer, Layers
 
 HEALTHY = {"exact", "within 1 LSB", "rounding"}
 GRAPHS = {name: run_passes(graph).graph for name, graph in OPERATOR_GRAPHS.items()}

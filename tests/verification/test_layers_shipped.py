@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resnet_edge.quantization.spec import Quantized
-    from resnet_edge.verification.report import Layers
+    from resnet_edge.verification.layer import Layers
 
 FORMATS = ("tflite", "onnx")
 
