@@ -28,6 +28,7 @@ class Machine:
         cores: Usable ones.
         memory: Bytes of RAM; None where it cannot be read.
         python: Version.
+        libc: Name and version of the C library, which decides on the wheels that can be installed.
         packages: Versions of NumPy and the runtimes, by distribution.
         emulated: Whether times measured there say nothing about real hardware.
     """
@@ -39,6 +40,7 @@ class Machine:
     cores: int = 1
     memory: int | None = None
     python: str = ""
+    libc: str = ""
     packages: Mapping[str, str] = field(default_factory=dict)
     emulated: bool = False
 

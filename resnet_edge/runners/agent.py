@@ -322,7 +322,7 @@ class Agent:
                 raise AgentError("bad-request", "there is no such request")  # noqa: TRY301
             return dict(do(**request))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the answer
-            kind = getattr(error, "kind", "failed")
+            kind = getattr(error, "kind", "runtime-missing" if isinstance(error, ImportError) else "failed")
             return {"error": {"kind": kind, "what": str(error), "type": type(error).__name__}}
 
     _do_probe = staticmethod(probe)

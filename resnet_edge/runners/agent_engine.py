@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
+from resnet_edge.engines.batching import OPEN_BATCH
 from resnet_edge.engines.onnx import onnx_signature
 from resnet_edge.engines.tflite import tflite_signature
 from resnet_edge.errors import DependencyMissingError
@@ -36,7 +37,7 @@ TIMEOUT = 600.0
 """Seconds that any one request may take: emulated, a ResNet-50 needs up to half a minute an image."""
 
 BLOCK_BYTES = 4 * 2**20
-BLOCK_IMAGES = 32
+BLOCK_IMAGES = 256
 """What is sent at a time at most, and so what is repeated at most when a connection is lost; one batch at
 least."""
 
@@ -90,7 +91,7 @@ class AgentEngine:
 
     def _block(self, raw: NDArray[Any]) -> NDArray[Any]:
         np.save(self._inputs, raw, allow_pickle=False)
-        return self._persist(lambda: self._computed(self._signature.batch or len(raw)))
+        return self._persist(lambda: self._computed(self._signature.batch or OPEN_BATCH))
 
     def _computed(self, batch: int) -> NDArray[Any]:
         """The outputs for what is in the file of inputs."""
@@ -141,8 +142,6 @@ class AgentEngine:
     def close(self) -> None:
         """End the agent, and remove what was copied for a while."""
         self._end_agent()
-        for file in (self._inputs, self._outputs):
-            self._site.drop(file)
         self._folder.cleanup()
 
     def __enter__(self) -> Self:

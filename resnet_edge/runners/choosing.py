@@ -26,8 +26,12 @@ def open_runner(name: str) -> Runner:
         from resnet_edge.runners.qemu import QemuRunner
 
         return QemuRunner(rest)
+    if kind == "ssh":
+        from resnet_edge.runners.ssh import SshRunner
+
+        return SshRunner(name)
     raise UsageError(
         "there is no such runner",
         where=f"--runner {name}",
-        allowed="local, qemu[:CPU]",
+        allowed="local, qemu[:CPU], ssh://[USER@]HOST[:PORT]",
     )

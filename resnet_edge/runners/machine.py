@@ -21,6 +21,7 @@ def machine(probed: Mapping[str, Any], *, emulated: bool = False) -> Machine:
         cores=probed["cores"],
         memory=probed["memory"],
         python=probed["python"],
+        libc=probed["libc"],
         packages=dict(probed["packages"]),
         emulated=emulated,
     )

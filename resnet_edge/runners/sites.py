@@ -57,10 +57,6 @@ class Site(Protocol):
         """
         ...
 
-    def drop(self, local: Path) -> None:
-        """Remove it there; that it cannot be removed is no error."""
-        ...
-
 
 class SharedSite:
     """A Python on this machine, real or emulated: it sees the same files.
@@ -102,6 +98,3 @@ class SharedSite:
 
     def pull(self, local: Path) -> None:
         """Nothing to do."""
-
-    def drop(self, local: Path) -> None:
-        """Nothing to do: whoever made the file removes it."""

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from resnet_edge.errors import DependencyMissingError, RunnerUnreachableError, UsageError
-from resnet_edge.runners.emulation import debian, machine, wheels
-from resnet_edge.runners.emulation.commands import CommandFailedError, run
+from resnet_edge.runners import wheels
+from resnet_edge.runners.commands import CommandFailedError, run
+from resnet_edge.runners.emulation import debian, machine
 from resnet_edge.runners.emulation.debian import (
     Distribution,
     Source,
@@ -165,6 +166,9 @@ class TestExtract:
         assert not (tmp_path / "qemu").exists()
 
 
+PLATFORM = wheels.Platform(python="3.12", glibc=(2, 36))
+
+
 class TestWheels:
     def report(self, argv: list[str]) -> None:
         (target,) = (part.removeprefix("--report=") for part in argv if str(part).startswith("--report="))
@@ -181,9 +185,7 @@ class TestWheels:
             return ""
 
         monkeypatch.setattr(wheels, "run", pip)
-        digests = wheels.install(
-            tmp_path / "site", python="3.12", glibc=(2, 36), versions={"numpy": "2.0", "onnxruntime": "1.20"}
-        )
+        digests = wheels.install(tmp_path / "site", PLATFORM, {"numpy": "2.0", "onnxruntime": "1.20"})
         assert digests == {"numpy 2.0": "ab"}
         assert asked[0][-3:] == ["numpy==2.0", "ai-edge-litert", "onnxruntime==1.20"]
         assert "--platform=manylinux_2_36_aarch64" in asked[0]
@@ -202,7 +204,7 @@ class TestWheels:
             return ""
 
         monkeypatch.setattr(wheels, "run", pip)
-        wheels.install(tmp_path / "site", python="3.12", glibc=(2, 36), versions={"numpy": "1.0"})
+        wheels.install(tmp_path / "site", PLATFORM, {"numpy": "1.0"})
         assert asked[1][-3:] == ["numpy", "ai-edge-litert", "onnxruntime"]
 
     def test_no_network_is_no_reason_for_other_versions(
@@ -213,7 +215,7 @@ class TestWheels:
 
         monkeypatch.setattr(wheels, "run", pip)
         with pytest.raises(CommandFailedError, match="ConnectionError"):
-            wheels.install(tmp_path / "site", python="3.12", glibc=(2, 36), versions={"numpy": "1.0"})
+            wheels.install(tmp_path / "site", PLATFORM, {"numpy": "1.0"})
 
 
 class TestCommands:

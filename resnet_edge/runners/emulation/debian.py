@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.errors import DependencyMissingError
-from resnet_edge.runners.emulation.commands import CommandFailedError, run
+from resnet_edge.runners.commands import CommandFailedError, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

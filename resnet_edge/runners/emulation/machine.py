@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from resnet_edge.errors import RunnerUnreachableError, UsageError
 from resnet_edge.runners.cache import cache_folder
-from resnet_edge.runners.emulation.wheels import host_versions
 from resnet_edge.runners.sites import SharedSite
+from resnet_edge.runners.wheels import host_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import DependencyMissingError
+from resnet_edge.runners import wheels
 from resnet_edge.runners.cache import cache_folder
-from resnet_edge.runners.emulation import debian, wheels
-from resnet_edge.runners.emulation.commands import run
+from resnet_edge.runners.commands import run
+from resnet_edge.runners.emulation import debian
 from resnet_edge.runners.emulation.machine import (
     CPUS,
     SCHEMA,
@@ -164,13 +165,11 @@ class _SetUp:
         )
 
     def _install_runtimes(self) -> None:
-        python = self._stamp["python"]
         with self._stages.stage("installing NumPy, LiteRT and ONNX Runtime for ARM"):
             digests = wheels.install(
                 self._root / "usr/lib/python3/dist-packages",
-                python=python,
-                glibc=self._glibc(),
-                versions=self._versions,
+                wheels.Platform(python=self._stamp["python"], glibc=self._glibc()),
+                self._versions,
             )
         self._note(wheels=digests, complete=False)
 

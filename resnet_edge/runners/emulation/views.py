@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.runners import agent
-from resnet_edge.runners.emulation.commands import run
+from resnet_edge.runners.commands import run
 
 if TYPE_CHECKING:
     from resnet_edge.runners.emulation.machine import Emulator
