@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Literal
 
 from resnet_edge import bundle as bundles
+from resnet_edge.converters import ConversionSettings
 from resnet_edge.errors import ModelRejectedError
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from resnet_edge.data.preprocessing import Preprocessing
     from resnet_edge.graph import Graph
     from resnet_edge.manifest import Manifest, ReferenceRecord
+
+FINETUNED = "finetuned"
+"""Format of the reference record of a graph that was pruned or clustered."""
 
 
 def full_contract(manifest: Manifest) -> Preprocessing:
@@ -53,6 +58,42 @@ def fold(imported: Graph, manifest: Manifest) -> Graph:
     from resnet_edge.passes import run_passes
 
     return run_passes(imported, preprocessing=full_contract(manifest) if manifest.fold_input else None).graph
+
+
+def load_folded(folder: Path, manifest: Manifest, imported: Graph | None = None) -> Graph:
+    """The folded graph that the bundle's artifacts are made from: the user's, or what training made of it.
+
+    Args:
+        folder: The bundle.
+        manifest: Its manifest.
+        imported: The graph before any pass, if it is at hand.
+
+    Raises:
+        ModelRejectedError: It is not there, or is not what was written.
+    """
+    from resnet_edge.graph.serialization import load_graph
+
+    record = find_reference(manifest, FINETUNED)
+    if record is None:
+        return fold(load_imported(folder, manifest) if imported is None else imported, manifest)
+    check_digest(folder, record)
+    return load_graph(folder / record.path)
+
+
+def conversion_settings(
+    manifest: Manifest, *, onnx_activations: Literal["uint8", "int8"] = "uint8"
+) -> ConversionSettings:
+    """How the bundle's artifacts are laid out."""
+    return ConversionSettings(
+        batch=manifest.input.shape[0],
+        opset=manifest.opset,
+        onnx_layout=manifest.onnx_layout,
+        onnx_activations=onnx_activations,
+        metadata={
+            "labels": "\n".join(manifest.labels),
+            "preprocessing": json.dumps(dict(manifest.preprocessing), sort_keys=True),
+        },
+    )
 
 
 def check_digest(folder: Path, record: ReferenceRecord) -> None:

@@ -149,13 +149,61 @@ class ReferenceRecord:
     """The user's float model as kept in the bundle.
 
     ``keras`` is the model itself, ``savedmodel`` what Keras' own export made of it (where loading the first
-    needs code), ``graph`` the imported graph before any pass, from which other precisions are made.
+    needs code), ``graph`` the imported graph before any pass, from which other precisions are made;
+    ``finetuned`` the folded graph that pruning or clustering left, which takes its place for that.
     """
 
     path: str
     format: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecord:
+    """One training after the export.
+
+    Attributes:
+        method: What it was for.
+        recipe: For ``qat``: the recipe whose artifacts hold what was learned.
+        layers: For the others: the layers worked on, whose weights are in every artifact.
+        sparsity: For ``prune``: share of these layers' weights that is zero.
+        clusters: For ``cluster``: distinct values that each of these layers has at most.
+        data: Where the images are from, as the user named it.
+        images: How many it was trained on.
+        validation_images: How many it was validated on.
+        labelled: Whether accuracies are by labels, not by agreement with the float model.
+        loss: What was minimized.
+        learning_rate: Its peak.
+        batch: Images a step.
+        seed: Of everything random.
+        epochs: How many were trained.
+        best_epoch: The one whose weights were kept; the last one where none counts as best.
+        loss_before: On the validation images, before any training.
+        loss_after: With the weights that were kept.
+        accuracy_before: Share (0 to 1) of right predictions among the validation images before any training.
+        accuracy_after: The same with the weights that were kept.
+    """
+
+    method: Literal["qat", "prune", "cluster"]
+    recipe: str = ""
+    layers: tuple[str, ...] = ()
+    sparsity: float | None = None
+    clusters: int | None = None
+    data: str
+    images: int
+    validation_images: int
+    labelled: bool
+    loss: str
+    learning_rate: float
+    batch: int
+    seed: int
+    epochs: int
+    best_epoch: int
+    loss_before: float
+    loss_after: float
+    accuracy_before: float
+    accuracy_after: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +225,7 @@ class Manifest:
         warnings: What the user was told when the model was exported.
         held_back: Of the last calibration.
         calibration_notes: What the last calibration found worth telling.
+        finetuned: The trainings behind the artifacts, the latest last.
         versions: Packages that had a hand in it.
         command: The command line, or the call.
         created: Time of writing, UTC, ISO 8601.
@@ -196,9 +245,14 @@ class Manifest:
     warnings: tuple[str, ...]
     held_back: HeldBackRecord | None = None
     calibration_notes: tuple[str, ...] = ()
+    finetuned: tuple[FinetuneRecord, ...] = ()
     versions: Mapping[str, str]
     command: tuple[str, ...]
     created: str
+
+    def was(self, method: str) -> bool:
+        """Whether the float weights went through ``prune`` or ``cluster``."""
+        return any(record.method == method for record in self.finetuned)
 
     def to_json(self) -> dict[str, Any]:
         """As plain values, in a fixed order."""

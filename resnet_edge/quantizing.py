@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from resnet_edge import bundle as bundles
-from resnet_edge.contents import artifact_contract, fold, full_contract, load_imported
-from resnet_edge.converters import ConversionSettings, QuantizingConverter, load_converter
-from resnet_edge.engines.threads import usable_cores
+from resnet_edge.contents import artifact_contract, full_contract, load_folded, load_imported
 from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import ArtifactRecord, HeldBackRecord, Manifest
 from resnet_edge.memory import give_back
+from resnet_edge.quantized_writing import QuantizedWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -100,21 +98,6 @@ class Observed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What every format of a recipe is written from.
-
-    Attributes:
-        quantized: The graph, its spec and its integers.
-        spec: The file with the spec.
-        integers: The file with the integers.
-    """
-
-    quantized: Quantized
-    spec: Path
-    integers: Path
-
-
-@dataclass(frozen=True, kw_only=True)
 class Quantizer:
     """Quantizes the model of one bundle in the making.
 
@@ -136,9 +119,17 @@ class Quantizer:
 
         with self.stages.stage("load the graph"):
             imported = load_imported(self.folder, self.manifest)
-            graph = fold(imported, self.manifest)
+            graph = load_folded(self.folder, self.manifest, imported)
+            self._check_clusters(recipes)
             resolve(self.options.overrides, graph)  # a typo is to cost no calibration
-        converters = {recipe.name: self._converters(recipe) for recipe in recipes}
+        writer = QuantizedWriter(
+            folder=self.folder,
+            manifest=self.manifest,
+            formats=self.options.formats,
+            onnx_activations=self.options.onnx_activations,
+            stages=self.stages,
+        )
+        converters = {recipe.name: writer.choose_converters(recipe) for recipe in recipes}
         contract = artifact_contract(self.manifest)
         dataset = None if calibration is None else self._dataset(calibration, contract)
         notes = () if dataset is None else self._notes(imported, dataset)
@@ -152,28 +143,39 @@ class Quantizer:
             if equalized not in observed:
                 observed[equalized] = self._observe(graph, dataset, recipe)
             with self.stages.stage(f"quantize {recipe.name}"):
-                plan = self._plan(recipe, observed[equalized], graph)
+                quantized = self._quantized(recipe, observed[equalized])
+                plan = writer.keep(quantized, recipe, graph)
             give_back()
-            added += [
-                self._write(name, to, recipe, plan, judge) for name, to in converters[recipe.name].items()
-            ]
-        kept = self._still_valid(added)
-        return replace(self.manifest, artifacts=(*kept, *added), held_back=held_back, calibration_notes=notes)
+            added += writer.write(plan, converters[recipe.name], judge)
+        return replace(
+            self.manifest,
+            artifacts=(*writer.still_valid(added), *added),
+            held_back=held_back,
+            calibration_notes=notes,
+        )
 
-    def _still_valid(self, added: Sequence[ArtifactRecord]) -> list[ArtifactRecord]:
-        """The bundle's artifacts but for those replaced, and those of integers that are no longer there."""
-        paths = {artifact.path for artifact in added}
-        integers = {artifact.spec: (artifact.spec_sha256, artifact.integers_sha256) for artifact in added}
-        kept = []
-        for artifact in self.manifest.artifacts:
-            if artifact.path in paths:
-                continue
-            own = (artifact.spec_sha256, artifact.integers_sha256)
-            if integers.get(artifact.spec, own) == own:
-                kept.append(artifact)
-            else:  # other integers under the same recipe's name
-                bundles.remove(self.folder / artifact.path)
-        return kept
+    def _check_clusters(self, recipes: Sequence[Recipe]) -> None:
+        """Refuse what would give a clustered layer more distinct weights.
+
+        Raises:
+            UsageError: Channels are to be balanced, or weights to be rounded each in its own way.
+        """
+        balancing = [f"recipe {recipe.name!r} balances channels" for recipe in recipes if recipe.equalize]
+        learning = (
+            ["learned rounding rounds equal weights apart"] if self.options.rounding == "learned" else []
+        )
+        if self._clustered and (balancing or learning):
+            raise UsageError(
+                "the bundle's weights are clustered, and would not stay so",
+                found=(*balancing, *learning)[0],
+                allowed="recipes without equalize, and --rounding nearest",
+                next_step="int8 fits; for one scale a tensor give a recipe of your own with base = "
+                '"int8-per-tensor" and equalize = false',
+            )
+
+    @property
+    def _clustered(self) -> bool:
+        return self.manifest.was("cluster")
 
     def _dataset(self, calibration: str, contract: Preprocessing) -> Dataset:
         from resnet_edge.data.datasets import open_dataset
@@ -254,10 +256,11 @@ class Quantizer:
         if dataset is None:
             return Observed(graph=graph)
         small = covariance_bytes(graph) <= SMALL_COVARIANCES
-        if recipe.equalize_activations and small:
+        if recipe.equalize_activations and small and not self._clustered:
             graph = self._equalize_activations(graph, dataset)
         statistics = self._statistics(graph, dataset)
-        if (self.options.rounding or ("learned" if small else "nearest")) == "nearest":
+        default = "learned" if small and not self._clustered else "nearest"
+        if (self.options.rounding or default) == "nearest":
             return Observed(graph=graph, statistics=statistics)
         with self.stages.stage("measure the layers' inputs"):
             moments = measure(graph, dataset.batches(0, self.options.samples, 16))
@@ -270,12 +273,11 @@ class Quantizer:
             magnitudes = channel_magnitudes(graph, dataset.batches(0, self.options.samples, 16))
             return equalize_activations(graph, magnitudes)
 
-    def _plan(self, recipe: Recipe, observed: Observed, folded: Graph) -> Plan:
-        """Decide every integer of a recipe, and keep them with their scales."""
+    def _quantized(self, recipe: Recipe, observed: Observed) -> Quantized:
+        """Decide every integer of a recipe."""
         from resnet_edge.quantization.quantize import quantize_graph
-        from resnet_edge.quantization.storage import save_integers
 
-        quantized = quantize_graph(
+        return quantize_graph(
             observed.graph,
             recipe,
             observed.statistics,
@@ -283,75 +285,4 @@ class Quantizer:
             overrides=self.options.overrides,
             input_range=(0.0, 255.0) if self.manifest.fold_input else None,
             moments=observed.moments,
-        )
-        spec = self.folder / f"{self.manifest.model.name}-{recipe.name}.spec.json"
-        integers = self.folder / f"{self.manifest.model.name}-{recipe.name}.integers.safetensors"
-        for path in (spec, integers):
-            bundles.remove(path)
-        spec.write_text(quantized.spec.text(), encoding="utf-8")
-        save_integers(quantized, folded, integers)
-        return Plan(quantized=quantized, spec=spec, integers=integers)
-
-    def _converters(self, recipe: Recipe) -> dict[str, QuantizingConverter]:
-        """The formats asked for, or those of the bundle, as far as the recipe and the converters go."""
-        asked = [name for name in self.options.formats if name != "all"]
-        present = [artifact.format for artifact in self.manifest.artifacts if artifact.precision == "fp32"]
-        found = {}
-        # TensorFlow takes half a gigabyte from its first use on: what can, goes before it.
-        for name in sorted(asked or dict.fromkeys(present), key=lambda name: name == "savedmodel"):
-            if name not in recipe.formats and not asked:
-                continue
-            converter = load_converter(name)
-            if isinstance(converter, QuantizingConverter) and recipe.base in converter.recipes:
-                found[name] = converter
-            elif asked:
-                raise UsageError(f"the converter for {name!r} cannot write recipe {recipe.name!r}")
-        return found
-
-    def _write(
-        self,
-        name: str,
-        converter: QuantizingConverter,
-        recipe: Recipe,
-        plan: Plan,
-        judge: Judge,
-    ) -> ArtifactRecord:
-        """Write one artifact, compare what it holds with the spec, and run it."""
-        from resnet_edge.quantization.readback import check
-
-        path = self.folder / f"{self.manifest.model.name}-{recipe.name}{converter.suffix}"
-        quantized = plan.quantized
-        bundles.remove(path)
-        with self.stages.stage(f"write {recipe.name} {name}"):
-            converter.convert(quantized.graph, path, self._settings(), quantized)
-        with self.stages.stage(f"read back {recipe.name} {name}"):
-            check(converter.read_back(path, quantized), quantized, where=path.name)
-        with (
-            self.stages.stage(f"run {recipe.name} {name}"),
-            converter.open(path, threads=usable_cores()) as engine,
-        ):
-            parity = judge.judge(engine, quantized, artifact=path.name)
-        return ArtifactRecord(
-            path=path.name,
-            format=name,
-            precision=recipe.name,
-            size=bundles.size(path),
-            sha256=bundles.digest(path),
-            parity=parity,
-            spec=plan.spec.name,
-            spec_sha256=bundles.digest(plan.spec),
-            integers=plan.integers.name,
-            integers_sha256=bundles.digest(plan.integers),
-        )
-
-    def _settings(self) -> ConversionSettings:
-        return ConversionSettings(
-            batch=self.manifest.input.shape[0],
-            opset=self.manifest.opset,
-            onnx_layout=self.manifest.onnx_layout,
-            onnx_activations=self.options.onnx_activations,
-            metadata={
-                "labels": "\n".join(self.manifest.labels),
-                "preprocessing": json.dumps(dict(self.manifest.preprocessing), sort_keys=True),
-            },
         )

@@ -258,6 +258,7 @@ class Verification:
             # What a recipe of the user's own is a variant of is in the spec.
             precision=quantized.spec.recipe if quantized else place.candidate.precision,
             half=self._target.half,
+            tuned=self._target.tuned,
             seeded=data.seeded,
             classes=self._target.classes,
         )

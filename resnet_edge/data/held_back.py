@@ -9,6 +9,7 @@ import numpy as np
 from resnet_edge.data.npz_arrays import NpzArray
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,15 +35,30 @@ def save_held_back(dataset: Dataset, path: Path, *, calibrated: int, most: int) 
     Raises:
         OSError: The file cannot be written.
     """
-    stop = min(len(dataset), calibrated + most)
-    arrays: dict[str, NDArray[np.generic]] = {
-        CALIBRATED: np.array(dataset.image_hashes(0, calibrated)),
-    }
-    kept = list(dataset.fitted(calibrated, stop))
+    behind = np.arange(calibrated, min(len(dataset), calibrated + most))
+    return save_kept(dataset.pick(behind), path, seen=dataset.image_hashes(0, calibrated))
+
+
+def save_kept(dataset: Dataset, path: Path, *, seen: Sequence[str]) -> int:
+    """Keep images, and hashes of others that scales or weights were chosen on.
+
+    Args:
+        dataset: The images.
+        path: The ``.npz`` file.
+        seen: The hashes.
+
+    Returns:
+        How many images there are.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    arrays: dict[str, NDArray[np.generic]] = {CALIBRATED: np.array(seen, np.str_)}
+    kept = list(dataset.fitted())
     if kept:
         arrays["images"] = np.stack(kept)
     if kept and dataset.labels is not None:
-        arrays["labels"] = dataset.labels[calibrated:stop]
+        arrays["labels"] = dataset.labels
     np.savez(path, allow_pickle=False, **arrays)
     return len(kept)
 

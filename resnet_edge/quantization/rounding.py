@@ -65,7 +65,8 @@ def _round(wanted: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDAr
         block = slice(start, min(start + _BLOCK, len(order)))
         errors = np.empty_like(left[block])
         for row in range(block.start, block.stop):
-            integers = np.clip(np.rint(left[row]), -QMAX, QMAX)
+            # A weight that is zero was perhaps pruned, and does not make up for others.
+            integers = np.where(wanted[order[row]] == 0, 0, np.clip(np.rint(left[row]), -QMAX, QMAX))
             error = errors[row - start] = (left[row] - integers) / factor[row, row]
             left[row + 1 : block.stop] -= np.outer(factor[row, row + 1 : block.stop], error)
             rounded[order[row]] = integers

@@ -75,6 +75,7 @@ class Subject:
         precision: ``fp32``, or the built-in recipe that its recipe is a variant of; anything else is taken
             for integers throughout.
         half: The float model itself computes in float16.
+        tuned: Its weights were pruned or clustered, and are not the float model's.
         seeded: The inputs were made up; they are no images.
         classes: Of the model; 0 where nobody has counted.
     """
@@ -83,12 +84,15 @@ class Subject:
     runner: str
     precision: str
     half: bool = False
+    tuned: bool = False
     seeded: bool = False
     classes: int = 0
 
     @property
     def tolerance(self) -> float | None:
-        """Allowed share of the largest output; None for what is quantized to integers."""
+        """Allowed share of the largest output; None where outputs differ by intent: integers, tuned weights."""
+        if self.tuned:
+            return None
         if self.precision == "fp32":
             return HALF_TOLERANCE if self.half else FLOAT_TOLERANCE
         recipe = RECIPES.get(self.precision)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from resnet_edge import bundle as bundles
-from resnet_edge.contents import artifact_contract, find_reference, fold, full_contract, load_imported
+from resnet_edge.contents import artifact_contract, find_reference, full_contract, load_folded
 from resnet_edge.errors import ModelRejectedError, UsageError
 from resnet_edge.manifest import read_manifest
 from resnet_edge.quantization.spec import Quantized
@@ -65,6 +65,7 @@ class Target(abc.ABC):
         labels: Names of the classes; empty when not known.
         reference: What runs the float model.
         half: The float model itself computes in float16.
+        tuned: The artifacts' weights were pruned or clustered, and are not the float model's.
         notes: What the user should know.
         cache: The folder where the reference's outputs are kept; None to keep none.
         key: Identifies the float model, for that cache.
@@ -79,6 +80,7 @@ class Target(abc.ABC):
     labels: tuple[str, ...]
     reference: str
     half: bool = False
+    tuned: bool = False
     notes: tuple[str, ...] = ()
     cache: Path | None = None
     key: str = ""
@@ -123,6 +125,7 @@ class BundleTarget(Target):
         self.classes = manifest.output.shape[-1] or 0
         self.labels = manifest.labels
         self.half = any(_half(record) for record in manifest.artifacts)
+        self.tuned = manifest.was("prune") or manifest.was("cluster")
         self.cache = folder
         reference = find_reference(manifest, "savedmodel") or find_reference(manifest, "keras")
         self.key = reference.sha256 if reference else ""
@@ -140,7 +143,7 @@ class BundleTarget(Target):
     @cached_property
     def folded(self) -> Graph | None:
         """See the base class; a bundle exported with ``--no-fold`` has float artifacts of another graph."""
-        return fold(load_imported(self.folder, self.manifest), self.manifest)
+        return load_folded(self.folder, self.manifest)
 
     def quantized(self, candidate: Candidate) -> Quantized | None:
         """See the base class."""
