@@ -34,6 +34,10 @@ class _Terminated(BaseException):
         ),
         "inspect": ("resnet_edge.cli.inspect", "Show what is in a bundle, a .tflite or a .onnx file."),
         "models": ("resnet_edge.cli.models", "List the ResNets that can be built by name."),
+        "runners": (
+            "resnet_edge.cli.runners",
+            "List, set up and probe the machines that artifacts run on.",
+        ),
         "selftest": ("resnet_edge.cli.selftest", "Show that verify catches and names known faults."),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
