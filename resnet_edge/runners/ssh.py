@@ -31,10 +31,12 @@ _NEXT = "see that the board is on and in reach, then run it again: what was copi
 _MARK = "resnet-edge-board:"
 """Before every line that is meant: a login shell may print its own."""
 
-# Makes the folders, removes what broken-off runs have left a day ago, and says where Python is.
+# Makes the folders, removes what broken-off runs have left and what nobody has used for a month, and says where
+# Python is.
 _GREET = (
     'umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}/resnet-edge"; mkdir -p "$d/files" "$d/runs/$1" || exit 1; '
     'find "$d/runs" -mindepth 1 -maxdepth 1 -mtime +1 -exec rm -rf {} + 2>/dev/null; '
+    'find "$d/files" -type f -mtime +30 -exec rm -f {} + 2>/dev/null; '
     'p="$d/venv/bin/python"; [ -x "$p" ] || p=$(command -v python3) || p=; '
     'v=; [ -z "$p" ] || v=$("$p" -c "import sys; print(*sys.version_info[:2])" 2>/dev/null); '
     'echo "$2$d"; echo "$2$p"; echo "$2$v"'
@@ -125,7 +127,7 @@ class SshRunner:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         remote = f"{self.board.cache}/files/{digest}{local.suffix}"
         if remote not in self._there:
-            if not self.connection.run('[ ! -f "$1" ] || echo there', remote):
+            if not self.connection.run('[ ! -f "$1" ] || { touch "$1"; echo there; }', remote):
                 self._push(local, remote)
             self._there.add(remote)
         return remote
