@@ -31,7 +31,7 @@ _NEXT = "see that the board is on and in reach, then run it again: what was copi
 _MARK = "resnet-edge-board:"
 """Before every line that is meant: a login shell may print its own."""
 
-# Makes the folders, removes what broken-off runs have left and what nobody has used for a month, and says where
+# Makes the folders, removes what broken-off runs have left and what nobody has used for a month; says where
 # Python is.
 _GREET = (
     'umask 077; d="${XDG_CACHE_HOME:-$HOME/.cache}/resnet-edge"; mkdir -p "$d/files" "$d/runs/$1" || exit 1; '
