@@ -323,7 +323,8 @@ class Agent:
             return dict(do(**request))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong is the answer
             kind = getattr(error, "kind", "runtime-missing" if isinstance(error, ImportError) else "failed")
-            return {"error": {"kind": kind, "what": str(error), "type": type(error).__name__}}
+            cause = type(error.__cause__ or error).__name__
+            return {"error": {"kind": kind, "what": str(error), "type": cause}}
 
     _do_probe = staticmethod(probe)
     _do_status = staticmethod(status)

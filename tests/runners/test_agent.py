@@ -148,6 +148,7 @@ class TestErrors:
         with pytest.raises(ModelRejectedError, match="on here does not accept") as caught:
             process.request("open", timeout=PATIENCE, artifact=str(path), format="tflite")
         assert caught.value.where == str(path)
+        assert caught.value.found.startswith("ValueError: ")
 
     def test_a_missing_runtime(self, tmp_path: Path) -> None:
         hide = "import runpy, sys; sys.modules['onnxruntime'] = None; sys.argv = ['agent']; "
