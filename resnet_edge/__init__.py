@@ -6,12 +6,14 @@ The verbs of the command line are functions here, and their options are frozen d
     result = export("my_model.keras", "bundle", ExportOptions(preprocess="torch"))
 """
 
+from resnet_edge.finetuning.options import FinetuneOptions
 from resnet_edge.pipeline import (
     ExportOptions,
     QuantizeOptions,
     Result,
     VerifyOptions,
     export,
+    finetune,
     quantize,
     verify,
 )
@@ -20,11 +22,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ExportOptions",
+    "FinetuneOptions",
     "QuantizeOptions",
     "Result",
     "VerifyOptions",
     "__version__",
     "export",
+    "finetune",
     "quantize",
     "verify",
 ]

@@ -183,6 +183,9 @@ class FinetuneRecord:
         loss_after: With the weights that were kept.
         accuracy_before: Share (0 to 1) of right predictions among the validation images before any training.
         accuracy_after: The same with the weights that were kept.
+        same_prediction: For ``qat``: share of validation images on which the exported integers, executed
+            exactly, predict what the trained model does.
+        within_a_step: For ``qat``: share of outputs that differ by one step or less.
     """
 
     method: Literal["qat", "prune", "cluster"]
@@ -204,6 +207,8 @@ class FinetuneRecord:
     loss_after: float
     accuracy_before: float
     accuracy_after: float
+    same_prediction: float | None = None
+    within_a_step: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The three verbs as functions: what the command line calls, and the Python API."""
+"""The four verbs as functions: what the command line calls, and the Python API."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnet_edge import bundle as bundles
 from resnet_edge import exporting, quantizing, verifying
 from resnet_edge.errors import UsageError
+from resnet_edge.finetuning.states import forget_states
 from resnet_edge.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from resnet_edge.stages import Stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from resnet_edge.finetuning.options import FinetuneOptions
     from resnet_edge.verification.report import Report
 
 
@@ -281,6 +283,46 @@ def verify(
     with stages.stage("open the bundle"):
         opened = open_target(target, options.against, options.artifacts, export_options)
     return verifying.Verification(opened, options, limits, stages).run()
+
+
+def finetune(
+    bundle: str | Path, destination: str | Path, options: FinetuneOptions, stages: Stages | None = None
+) -> Result:
+    """Train the model of a bundle further, and write what it has become as a new bundle.
+
+    An interrupted training goes on from its last epoch when it is called again in the same way; what it needs
+    for that is in a hidden folder beside the destination, until the new bundle is there.
+
+    Args:
+        bundle: The bundle; it is left as it is.
+        destination: The bundle to make.
+        options: Method, data and the rest.
+        stages: Times the stages and may show them.
+
+    Raises:
+        UsageError: The options make no sense, or the bundle has not what the method needs.
+        ModelRejectedError: The bundle or an operator cannot be used.
+        DataRejectedError: The images or labels cannot be used.
+        ConversionFailedError: The training diverged, or a file is not what was trained.
+        GateFailedError: A quantized model has collapsed; no bundle is left behind.
+    """
+    options.check()
+    source, target, stages = Path(bundle), Path(destination), stages or Stages()
+    read_manifest(source)  # raises: it is no bundle
+    if target.absolute() == source.absolute():
+        raise UsageError(
+            "a training makes a new bundle", where=f"-o {destination}", next_step="give another folder"
+        )
+    bundles.check_destination(target)
+    with stages.stage("load TensorFlow"):
+        from resnet_edge.finetuning.steps import Finetuning
+    finetuning = Finetuning(source=source, destination=target, options=options, stages=stages)
+    trained = finetuning.train()
+    with bundles.writing(target) as folder:
+        manifest = finetuning.write(folder, trained)
+        write_manifest(folder, manifest)
+    forget_states(target)
+    return Result(bundle=target, manifest=manifest, seconds=stages.seconds)
 
 
 def _begin(start: Path | exporting.Prepared, stages: Stages) -> Callable[[Path], Manifest]:

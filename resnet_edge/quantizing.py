@@ -147,8 +147,10 @@ class Quantizer:
                 plan = writer.keep(quantized, recipe, graph)
             give_back()
             added += writer.write(plan, converters[recipe.name], judge)
+        replaced = {recipe.name for recipe in recipes}
         return replace(
             self.manifest,
+            finetuned=tuple(each for each in self.manifest.finetuned if each.recipe not in replaced),
             artifacts=(*writer.still_valid(added), *added),
             held_back=held_back,
             calibration_notes=notes,

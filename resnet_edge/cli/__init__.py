@@ -32,6 +32,10 @@ class _Terminated(BaseException):
             "resnet_edge.cli.verify",
             "Say whether exported files may ship, with every number proven.",
         ),
+        "finetune": (
+            "resnet_edge.cli.finetune",
+            "Train a bundle for int8, with zeros, or with few distinct weights.",
+        ),
         "inspect": ("resnet_edge.cli.inspect", "Show what is in a bundle, a .tflite or a .onnx file."),
         "models": ("resnet_edge.cli.models", "List the ResNets that can be built by name."),
         "runners": (

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
+    from resnet_edge.manifest import FinetuneRecord
     from resnet_edge.pipeline import Result
 
 
@@ -83,3 +84,23 @@ def show_result(result: Result, *, as_json: bool) -> None:
     for text in (*result.manifest.warnings, *result.manifest.calibration_notes):
         warn(text)
     show_bundle(result.bundle, result.manifest.to_json(), seconds=result.seconds)
+
+
+def show_training(record: FinetuneRecord) -> None:
+    """What a training has come to."""
+    what = "validation accuracy" if record.labelled else "agreement with float in validation"
+    click.echo(
+        f"{what}: {record.accuracy_before:.2%} before, {record.accuracy_after:.2%} after "
+        f"({record.validation_images} images; epoch {record.best_epoch} of {record.epochs} kept)"
+    )
+    if record.same_prediction is not None and record.within_a_step is not None:
+        click.echo(
+            f"integers against the trained model: the same prediction on {record.same_prediction:.2%} of the "
+            f"images, {record.within_a_step:.2%} of the outputs within one step"
+        )
+    else:
+        click.echo(
+            "files are smaller under gzip (see `resnet-edge inspect FILE`), but no faster: kernels are dense"
+        )
+    if record.loss_after > record.loss_before and record.method == "qat":
+        warn("the model is further from its goal than before: give more images, or a lower --learning-rate")

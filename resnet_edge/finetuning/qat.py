@@ -10,6 +10,7 @@ import numpy as np
 from resnet_edge.finetuning.bridge import to_tf_keras, with_weights
 from resnet_edge.finetuning.fake_quantization import LinearConfig, Step, TensorQuantizer, WeightScale
 from resnet_edge.finetuning.frameworks import tfmot
+from resnet_edge.finetuning.losses import logits_model
 from resnet_edge.graph.operators import (
     AveragePool2D,
     Concat,
@@ -54,6 +55,7 @@ class Trainable:
 
     Attributes:
         model: Images to outputs, both float32.
+        logits: The same without a softmax or sigmoid at the end.
         start: What it was made from.
         steps: By the name of a tensor, the step of its group.
         groups: By the name of a tensor, the first tensor of its group.
@@ -62,6 +64,7 @@ class Trainable:
     """
 
     model: Any
+    logits: Any
     start: Quantized
     steps: Mapping[str, Step]
     groups: Mapping[str, str]
@@ -95,7 +98,23 @@ class Trainable:
             return tfmot.quantization.keras.QuantizeWrapperV2(layer, configs[node.name])
 
         model = to_tf_keras(graph, wrap)
-        return cls(model=model, start=start, steps=steps, groups=groups, configs=configs, scales=scales)
+        return cls(
+            model=model,
+            logits=logits_model(model, graph),
+            start=start,
+            steps=steps,
+            groups=groups,
+            configs=configs,
+            scales=scales,
+        )
+
+    @property
+    def least_steps(self) -> int:
+        """None: the model computes with integers all along."""
+        return 0
+
+    def settle(self) -> None:
+        """Nothing has to be settled."""
 
     def result(self) -> Quantized:
         """The trained steps and weights as a spec with its integers."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from resnet_edge.errors import ModelRejectedError
+from resnet_edge.inspection.weights import gzip_size, weight_figures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,14 @@ def inspect_file(path: Path) -> FileReport:
     Raises:
         ModelRejectedError: There is no such file, it is of another kind, or it is damaged.
     """
+    kind = file_format(path)
+    report = _inspect(path, kind)
+    return replace(report, gzip_size=gzip_size(path), weights=weight_figures(path, kind))
+
+
+def _inspect(path: Path, kind: FileFormat) -> FileReport:
     # Each format's packages are imported only when a file of it is looked into.
-    if file_format(path) == "tflite":
+    if kind == "tflite":
         from resnet_edge.inspection.tflite import inspect_tflite
 
         return inspect_tflite(path)

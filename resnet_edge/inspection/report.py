@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from resnet_edge.inspection.weights import WeightFigures
+
 Extent: TypeAlias = int | str | None
 """One dimension of a shape in a file: a number, a symbol (ONNX), or None where it is open."""
 
@@ -76,6 +78,8 @@ class FileReport:
         int8_mac_share: Share (0 to 1) of ``macs`` with 8-bit weights and activations; None without MACs.
         float_operators: Those that compute with real numbers; conversions to and from integers do not. None
             where nobody has looked.
+        gzip_size: Bytes of the file under gzip; None where nobody has packed it.
+        weights: Tensors of weights, of two dimensions or more; None where nobody has looked.
         metadata: The texts kept in the file.
         notes: What is worth knowing besides, one sentence each.
     """
@@ -91,5 +95,7 @@ class FileReport:
     macs: int | None
     int8_mac_share: float | None
     float_operators: tuple[OperatorCount, ...] | None = None
+    gzip_size: int | None = None
+    weights: tuple[WeightFigures, ...] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

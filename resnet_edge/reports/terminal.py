@@ -88,7 +88,8 @@ def _evidence(artifact: Mapping[str, Any]) -> str:
     """What running the artifact showed."""
     proof, parity = artifact["proof"], artifact["parity"]
     if proof:
-        return f"max abs error {proof['max_abs_error']:.1e} against Keras (allowed {proof['limit']:.1e})"
+        against = "Keras" if "Keras" in proof["reference"] else "the trained model"
+        return f"max abs error {proof['max_abs_error']:.1e} against {against} (allowed {proof['limit']:.1e})"
     ratio = "equal outputs" if parity["sqnr_db"] is None else f"SQNR {parity['sqnr_db']:.1f} dB"
     return f"{parity['top1_agreement']:.1%} of {parity['images']} {parity['source']} images as float, {ratio}"
 
@@ -129,6 +130,8 @@ def show_file(path: Path, report: FileReport) -> None:
     )
     if report.int8_mac_share is not None:
         console.print(f"{report.int8_mac_share:.1%} of the MACs in int8")
+    for line in _compression(report):
+        console.print(line)
     if report.producer:
         console.print(f"producer: {escape(report.producer)}")
     tensors = _table("", "name", "shape", "type", "quantization")
@@ -142,6 +145,21 @@ def show_file(path: Path, report: FileReport) -> None:
     console.print(operators)
     for note in report.notes:
         console.print(f"note: {escape(note)}")
+
+
+def _compression(report: FileReport) -> Iterable[str]:
+    """What gzip makes of the file, and of the weights what it can make use of."""
+    if report.gzip_size is not None:
+        yield f"{kilobytes(report.gzip_size)} under gzip, {report.size / report.gzip_size:.1f} times smaller"
+    if report.weights:
+        size = sum(figures.size for figures in report.weights)
+        zeros = sum(figures.zeros for figures in report.weights) / size
+        distinct = sorted(figures.distinct for figures in report.weights)
+        middle = distinct[len(distinct) // 2]
+        yield (
+            f"{zeros:.1%} of the weights are zero; distinct values a tensor: {distinct[0]} to "
+            f"{distinct[-1]}, {middle} in the middle"
+        )
 
 
 def _quantization(info: TensorInfo) -> str:

@@ -90,7 +90,7 @@ class Subject:
 
     @property
     def tolerance(self) -> float | None:
-        """Allowed share of the largest output; None where outputs differ by intent: integers, tuned weights."""
+        """Allowed share of the largest output; None for integers and tuned weights, which differ by intent."""
         if self.tuned:
             return None
         if self.precision == "fp32":
