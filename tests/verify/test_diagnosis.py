@@ -1,4 +1,4 @@
-"""``verify --layers`` and ``--bisect`` from the command line: where the error arises, and what is handed on."""
+"""``verify --layers`` and ``--bisect``: where the error is said to arise, and what is handed on."""
 
 from __future__ import annotations
 
