@@ -8,7 +8,7 @@ DEMO ?= demo-bundle
 # Where the machine has a single core, one worker is as good as none.
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: demo test ort118 lint bench clean
+.PHONY: demo test test-board ort118 lint bench clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,10 @@ $(CHROMIUM)/installed: tests/reports/install_chromium.sh
 
 test: $(VENV)/installed-test $(ORT118)/installed $(CHROMIUM)/installed
 	RESNET_EDGE_ORT118=$(ORT118) RESNET_EDGE_CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -n $(WORKERS)
+
+# On a whole emulated board, with a kernel and an sshd of its own; needs qemu-system-aarch64 (qemu-system-arm).
+test-board: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/runners/whole_board.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

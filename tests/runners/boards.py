@@ -56,6 +56,23 @@ def make_key(path: Path) -> str:
     return path.with_suffix(".pub").read_text()
 
 
+def make_script(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+def make_client(folder: Path, port: int, host_key: str) -> None:
+    """What a user has in ~/.ssh, with ``key`` in the folder; a wrapper named ssh points the client at it."""
+    kind, key = host_key.split()[:2]
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {kind} {key}\n")
+    (folder / "config").write_text(
+        f"Host *\n  IdentityFile {folder / 'key'}\n  IdentitiesOnly yes\n"
+        f"  UserKnownHostsFile {folder / 'known_hosts'}\n  GlobalKnownHostsFile /dev/null\n"
+        f"Host board\n  HostName 127.0.0.1\n  Port {port}\n"
+    )
+    make_script(folder / "ssh", f'exec {shutil.which("ssh")} -F {folder / "config"} "$@"')
+
+
 class Wire:
     """Forwards a port to another; what goes through can be cut."""
 
@@ -148,7 +165,7 @@ class LoopbackBoard:
         )
         self._wait()
         self.wire = Wire(self._port)
-        self._set_up_client()
+        make_client(self.folder / "client", self.wire.port, self._host_key)
         return self
 
     def _settings(self) -> str:
@@ -187,19 +204,6 @@ class LoopbackBoard:
             "NSS_WRAPPER_GROUP": str(group),
         }
 
-    def _set_up_client(self) -> None:
-        """What a user has in ~/.ssh; a wrapper named ssh points the client at it."""
-        client = self.folder / "client"
-        kind, key = self._host_key.split()[:2]
-        (client / "known_hosts").write_text(f"[127.0.0.1]:{self.wire.port} {kind} {key}\n")
-        (client / "config").write_text(
-            f"Host *\n  IdentityFile {client / 'key'}\n  IdentitiesOnly yes\n"
-            f"  UserKnownHostsFile {client / 'known_hosts'}\n  GlobalKnownHostsFile /dev/null\n"
-            f"Host board\n  HostName 127.0.0.1\n  Port {self.wire.port}\n"
-        )
-        real = shutil.which("ssh")
-        self._script(client / "ssh", f'exec {real} -F {client / "config"} "$@"')
-
     @property
     def server_pid(self) -> int:
         return self._server.pid
@@ -218,7 +222,7 @@ class LoopbackBoard:
         program = self.folder / "bin/python3"
         program.unlink(missing_ok=True)
         if command:
-            self._script(program, f'{" ".join(command)} "$@"')
+            make_script(program, f'{" ".join(command)} "$@"')
 
     def change_host_key(self) -> None:
         """Make the client expect another key than the board has."""
@@ -237,11 +241,6 @@ class LoopbackBoard:
 
     def log(self) -> str:
         return (self.folder / "sshd.log").read_text(errors="replace")
-
-    @staticmethod
-    def _script(path: Path, line: str) -> None:
-        path.write_text(f"#!/bin/sh\n{line}\n")
-        path.chmod(0o755)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 20

@@ -26,6 +26,7 @@ class FakeWorld:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.done: list[str] = []
         self.broken = ""
+        self.lacking = "nothing"
         self._folder = folder
         monkeypatch.setattr(debian, "PrivateApt", lambda *arguments: self)
         monkeypatch.setattr(debian, "host_sources", lambda distribution: [])
@@ -49,8 +50,9 @@ class FakeWorld:
     def update(self) -> None:
         self._step("update", None)
 
-    def offers(self, package: str) -> bool:
-        return not package.startswith("python3.13")
+    def names(self, prefix: str) -> list[str]:
+        offered = ("python3.11-minimal", "python3.12-minimal", "qemu-user-static", "qemu-user-binfmt")
+        return [name for name in offered if not name.startswith(self.lacking)]
 
     def download_with_dependencies(self, packages: list[str]) -> list[Path]:
         file = self._folder / "libc6_2.36-9_arm64.deb"
@@ -123,7 +125,6 @@ def test_another_release_of_the_host_begins_anew(tmp_path: Path, monkeypatch: py
 def test_a_distribution_that_lacks_something(
     lacking: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    FakeWorld(monkeypatch, tmp_path)
-    monkeypatch.setattr(FakeWorld, "offers", lambda self, package: not package.startswith(lacking))
+    FakeWorld(monkeypatch, tmp_path).lacking = lacking
     with pytest.raises(DependencyMissingError, match=message):
         set_up(Stages(), tmp_path / "cache")

@@ -200,20 +200,20 @@ class PrivateApt:
             self._write_settings(release)
             self._apt("update", "--error-on=any")
 
-    def offers(self, package: str) -> bool:
-        """Whether there is such a package for the guest."""
-        return package in self._run("apt-cache", "pkgnames", package).split()
+    def names(self, prefix: str) -> list[str]:
+        """The packages whose names begin so."""
+        return self._run("apt-cache", "pkgnames", prefix).split()
 
     def download_with_dependencies(self, packages: Iterable[str]) -> list[Path]:
         """Packages for the guest and all that they need, as files."""
         self._apt("install", "--download-only", "--yes", *packages)
         return sorted((self._folder / "cache/archives").glob("*.deb"))
 
-    def download(self, package: str) -> Path:
-        """One package for the host, without what it needs."""
+    def download(self, package: str, *, guest: bool = False) -> Path:
+        """One package, for the host or for the guest, without what it needs."""
         for old in self._folder.glob(f"{package}_*.deb"):
             old.unlink()
-        self._apt("download", f"{package}:{self._host}")
+        self._apt("download", f"{package}:{GUEST if guest else self._host}")
         (file,) = self._folder.glob(f"{package}_*.deb")
         return file
 

@@ -122,7 +122,7 @@ class _SetUp:
 
     def _unpack_python(self) -> None:
         apt = self._package_lists()
-        python = next((each for each in PYTHONS if apt.offers(f"python{each}-minimal")), None)
+        python = next((each for each in PYTHONS if f"python{each}-minimal" in apt.names("python3")), None)
         if python is None:
             raise DependencyMissingError(
                 "the host's distribution has no Python for 64-bit ARM that the runtimes have wheels for",
@@ -151,7 +151,7 @@ class _SetUp:
         apt, target = self._package_lists(), self._folder / "qemu"
         with self._stages.stage("downloading the emulator"):
             for package, program in _QEMU:
-                if not apt.offers(package):
+                if package not in apt.names("qemu-user"):
                     continue
                 file = apt.download(package)
                 if debian.extract(file, f"./usr/bin/{program}", target):
