@@ -167,7 +167,9 @@ class AgentProcess:
                     f"{self._where} lacks the artifact's runtime",
                     where=artifact,
                     found=found,
-                    next_step=f"resnet-edge runners setup {self._where}",
+                    next_step="pip install it"
+                    if self._where == "local"
+                    else f"resnet-edge runners setup {self._where}",
                 )
             case "refused":
                 return ModelRejectedError(
