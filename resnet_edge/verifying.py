@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import importlib.metadata
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from resnet_edge.verification.opening import (
 )
 from resnet_edge.verification.report import ArtifactReport, Report
 from resnet_edge.verification.target import BundleTarget
+from resnet_edge.versions import installed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -130,6 +130,7 @@ class Verification:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             ran = self._run_all(machines, data, folder)
             artifacts = [self._compare(place, machines, ran) for place in ran.outputs]
+            self._compare_machines(machines, ran)
             if self._options.layers or self._options.bisect is not None:
                 artifacts = self._look_into(ran, artifacts)
             if self._options.latency or self._options.min_speedup is not None:
@@ -235,7 +236,7 @@ class Verification:
                 accuracy = measure_accuracy(
                     ran.reference, outputs, labels, class_names=names, confidence=confidence
                 )
-                self._checks += check_accuracy(accuracy, self._limits, subject)
+            self._checks += check_accuracy(accuracy, self._limits, subject)
         machine = next(each.machine for each in machines if each.runner.name == place.runner)
         return ArtifactReport(
             path=candidate.name,
@@ -247,6 +248,19 @@ class Verification:
             parity=parity,
             accuracy=accuracy,
         )
+
+    def _compare_machines(self, machines: Sequence[Connected], ran: Ran) -> None:
+        """Every artifact on every device against itself on this machine."""
+        from resnet_edge.verification.machines import compare_machines, has_half_arithmetic, promised
+
+        half = any(has_half_arithmetic(each.machine) for each in machines)
+        for place, there in ran.outputs.items():
+            here = ran.outputs.get(replace(place, runner="local"))
+            if place.runner == "local" or here is None:
+                continue
+            quantized = self._quantized(place.candidate)
+            promise = promised(place.candidate, quantized, self._options.kernels, half=half)
+            self._checks.append(compare_machines(place, here, there, promise))
 
     def _subject(self, place: Place, data: VerificationData) -> Subject:
         from resnet_edge.verification.gates import Subject
@@ -349,7 +363,7 @@ class Verification:
             checks=tuple(self._checks),
             changed=changed,
             notes=(*target.notes, *ran.notes, *self._notes),
-            versions={name: importlib.metadata.version(name) for name in _VERSIONED},
+            versions=installed_versions(_VERSIONED),
             command=self._options.command,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             seconds=dict(self._stages.seconds),

@@ -212,7 +212,7 @@ class Check:
 
     Attributes:
         name: ``files``, ``finite``, ``max-error``, ``sqnr``, ``agreement``, ``drop``, ``speedup``,
-            ``operators``, ``baseline``, ``runtime``, ``runner``.
+            ``operators``, ``machine``, ``baseline``, ``runtime``, ``runner``.
         artifact: File name; empty where it is about a runner.
         runner: Where.
         verdict: What came out.

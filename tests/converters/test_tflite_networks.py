@@ -125,8 +125,9 @@ class TestTrained:
         with TFLiteEngine(artifact) as fast, TFLiteEngine(artifact, kernels="reference") as slow:
             names = [item["op_name"] for item in slow._interpreter._get_ops_details()]
             assert "DELEGATE" not in names
-            # The kernels round differently, at most one step an operator; a dozen operators in a row.
-            np.testing.assert_allclose(fast.run(some), slow.run(some), rtol=0, atol=0.15)
+            # The kernels round differently, at most one step an operator, a dozen operators in a row: a single
+            # probability may move far, but all together were 27.6 dB apart when measured.
+            assert signal_to_noise(fast.run(some), slow.run(some)) > 22
 
     def test_is_smaller_than_the_reference_converters_file(self, resnet8: Trained, tmp_path: Path) -> None:
         rival = shared_file("mlperf_tiny_resnet8_int8.tflite").stat().st_size
