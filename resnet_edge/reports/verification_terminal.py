@@ -83,12 +83,15 @@ def _checks(console: Console, report: Report) -> None:
 def _show(console: Console, source: grid.Table) -> None:
     """The table; where the terminal is too narrow, its columns in several tables below each other."""
     widths = [_width(source, index) for index in range(len(source.columns))]
-    left = list(range(1, len(widths)))
+    titles = [column.title for column in source.columns]
+    # Without what it is about a row is worth nothing.
+    keys = [0, titles.index("runner")] if "runner" in titles[1:] else [0]
+    left = [index for index in range(len(widths)) if index not in keys]
     while left:
         count = 1  # even where it does not fit: names alone say nothing
-        while count < len(left) and _total(widths, left[: count + 1]) <= console.width:
+        while count < len(left) and _total(widths, keys + left[: count + 1]) <= console.width:
             count += 1
-        console.print(_rich(source, widths, left[:count]))
+        console.print(_rich(source, widths, keys + left[:count]))
         left = left[count:]
 
 
@@ -102,14 +105,14 @@ def _width(source: grid.Table, index: int) -> int:
 
 
 def _total(widths: Sequence[int], columns: Iterable[int]) -> int:
-    """Of a table with these columns after the first: one space at its ends, three between columns."""
-    used = [widths[0], *(widths[index] for index in columns)]
+    """Of a table with these columns: one space at its ends, three between columns."""
+    used = [widths[index] for index in columns]
     return sum(used) + 3 * (len(used) - 1) + 2
 
 
 def _rich(source: grid.Table, widths: Sequence[int], columns: Iterable[int]) -> Table:
-    """The first column, without which a row is worth nothing, and these."""
-    chosen = (0, *columns)
+    """A table of these columns."""
+    chosen = tuple(columns)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index in chosen:
         column = source.columns[index]
