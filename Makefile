@@ -21,11 +21,14 @@ $(VENV)/installed-test: $(VENV)/installed tests/requirements-torch.txt
 	touch $@
 
 # Export, quantize and verify the shipped model, and classify an image with the device's scripts; leaves a report.
+# The emulated ARM core is skipped until `resnet-edge runners setup qemu` has made it.
 demo: $(VENV)/installed
 	$(BIN)/resnet-edge export resnet8 --weights fashion-mnist -o $(DEMO) --format all
 	$(BIN)/resnet-edge quantize $(DEMO) --recipe int8 --recipe fp16
 	$(BIN)/resnet-edge inspect $(DEMO)/resnet8-int8.tflite --full-int8
 	$(BIN)/resnet-edge verify $(DEMO) --data fashion-mnist --samples 2000 --max-drop 1 --latency --report $(DEMO).html
+	$(BIN)/resnet-edge verify $(DEMO) --samples 32 --artifact '*-int8.tflite' --artifact '*-int8.onnx' \
+	  --runner local --runner qemu:cortex-a53
 	$(BIN)/python $(DEMO)/run_tflite.py calibration_data/fashion_mnist/ankle_boot.png
 	$(BIN)/python $(DEMO)/run_onnx.py calibration_data/fashion_mnist/ankle_boot.png
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ PLACE = Place(candidate=CANDIDATE, runner="ssh://board")
 HERE = np.array([[0.0, 4.0], [1.0, 0.5]], np.float32)
 
 
-def made_by(recipe: str, **settings: object) -> Quantized:
+def made_by(recipe: str, **settings: Any) -> Quantized:
     spec = QuantSpec(recipe=recipe, tensors={}, constants={})
     return Quantized(graph=GRAPH, spec=replace(spec, **settings), constants={})
 
