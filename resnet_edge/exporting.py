@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from resnet_edge.manifest import (
     ReferenceRecord,
     TensorRecord,
 )
+from resnet_edge.versions import installed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -310,7 +310,7 @@ class Writer:
             artifacts=artifacts,
             passes=tuple(asdict(report) for report in self.prepared.passes.reports),
             warnings=self.prepared.warnings,
-            versions={name: importlib.metadata.version(name) for name in _VERSIONED},
+            versions=installed_versions(_VERSIONED),
             command=self.prepared.options.command,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
