@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,10 @@ class Limits:
             "--confidence": (self.confidence, 0.5, 0.9999),
         }
         for option, (value, low, high) in ranges.items():
-            if value is not None and not low <= value <= high:
-                raise UsageError(f"{option} cannot be {value:g}", allowed=f"{low:g} to {high:g}")
+            # Infinite limits decide nothing, and JSON cannot hold them.
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
+                ends = f"{low:g} to {high:g}" if math.isfinite(high) else f"finite numbers from {low:g}"
+                raise UsageError(f"{option} cannot be {value:g}", allowed=ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ class Subject:
 
     @property
     def tolerance(self) -> float | None:
-        """Allowed share of the largest output; None for integers and tuned weights, which differ by intent."""
+        """Allowed share of the largest output; None for integers and tuned weights: they differ by intent."""
         if self.tuned:
             return None
         if self.precision == "fp32":
@@ -210,12 +213,23 @@ def _interval(low: float, high: float) -> str:
 def _more_images(more: int | None) -> str:
     """What to do about too few images."""
     if more is None:
-        return "; the figure is the limit itself, so no number of images decides: give another limit"
+        return (
+            "; so far the figure is the limit itself, so it cannot be said how many images would decide: "
+            "give more with --data, or another limit"
+        )
     return f"; some {more:,} more images would decide if the rates stayed as they are: give more with --data"
 
 
-def check_accuracy(accuracy: Accuracy, limits: Limits, subject: Subject) -> list[Check]:
-    """The drop, if a limit is asked for; and whether the float model is a sound baseline."""
+def check_accuracy(accuracy: Accuracy | None, limits: Limits, subject: Subject) -> list[Check]:
+    """The drop, if a limit is asked for; and whether the float model is a sound baseline.
+
+    Args:
+        accuracy: None where the images have no labels: a gate that cannot decide is no gate that passed.
+        limits: What the user asks for.
+        subject: The artifact.
+    """
+    if accuracy is None:
+        return [] if limits.max_drop is None else [_check_drop_without_labels(limits.max_drop, subject)]
     checks = []
     if limits.max_drop is not None:
         checks.append(_check_drop(accuracy, limits.max_drop, limits.confidence, subject))
@@ -241,6 +255,15 @@ def _check_drop(accuracy: Accuracy, limit: float, confidence: float, subject: Su
         f"({_interval(drop.low, drop.high)}), at most {limit:g} at {confidence:.3g} confidence{advice}"
     )
     return subject.check("drop", verdict, sentence, found=drop.points, limit=limit)
+
+
+def _check_drop_without_labels(limit: float, subject: Subject) -> Check:
+    """Nothing says which predictions are right."""
+    sentence = (
+        f"the images have no labels, so the drop, at most {limit:g} points, was not measured; give labelled "
+        "images with --data"
+    )
+    return subject.check("drop", "inconclusive", sentence, limit=limit)
 
 
 def _check_baseline(accuracy: Accuracy, confidence: float, subject: Subject) -> Check:

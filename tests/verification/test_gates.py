@@ -138,6 +138,19 @@ def test_the_drop_has_three_verdicts(lost, won, limit, expected):
         assert fact in check.sentence
 
 
+def test_a_drop_that_was_not_measured_has_not_passed():
+    (check,) = check_accuracy(None, Limits(max_drop=1.0), subject("int8"))
+    assert (check.name, check.verdict) == ("drop", "inconclusive")
+    assert "no labels" in check.sentence
+    assert check_accuracy(None, Limits(), subject("int8")) == []
+
+
+def test_a_drop_of_just_the_limit_does_not_promise_a_number_of_images():
+    check = check_accuracy(accuracy(10, 5), Limits(max_drop=0.5), subject())[0]
+    assert "cannot be said how many images" in check.sentence
+    assert "give more with --data" in check.sentence
+
+
 def test_more_confidence_asks_for_more_images():
     verdict = [
         check_accuracy(accuracy(3, 1), Limits(max_drop=0.7, confidence=confidence), subject())[0].verdict
@@ -193,6 +206,8 @@ def test_the_speedup_is_decided_by_its_interval(measured, expected):
         {"min_agreement": 101.0},
         {"max_drop": -0.1},
         {"max_drop": float("nan")},
+        {"max_error": float("inf")},
+        {"min_sqnr": float("-inf")},
         {"min_speedup": -1.0},
         {"confidence": 95.0},
     ],
