@@ -48,9 +48,11 @@ def place_of(report: Report, found: ArtifactReport) -> str:
 
 
 def checks_of(report: Report, artifact: ArtifactReport) -> list[Check]:
-    """All checks of one artifact on one runner."""
+    """All checks of one artifact on one runner, and those of its file, which hold on every runner."""
     return [
-        check for check in report.checks if (check.artifact, check.runner) == (artifact.path, artifact.runner)
+        check
+        for check in report.checks
+        if check.artifact == artifact.path and check.runner in (artifact.runner, "")
     ]
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from resnet_edge.reports import figures, plots, sentences, tables
+from resnet_edge.verification.report import Check
 from tests.reports.sample import proportion, sample
 
 
@@ -42,6 +43,18 @@ def test_a_runner_is_named_where_there_are_several():
     assert tables.place(sample(), "a.onnx", "local") == "a.onnx"
     assert tables.place(on_two_runners(), "a.onnx", "local") == "a.onnx on local"
     assert tables.place(sample(), "", "ssh://pi") == "ssh://pi"
+
+
+def test_a_changed_file_fails_in_its_row_on_every_runner():
+    report = on_two_runners()
+    name = report.artifacts[0].path
+    changed = Check(name="files", artifact=name, runner="", verdict="fail", sentence="It was changed.")
+    summary = tables.summary(dataclasses.replace(report, checks=(*report.checks, changed)))
+    verdicts = {
+        (row[0].text, row[1].text): cell.text
+        for row, cell in zip(summary.rows, column(summary, "verdict"), strict=True)
+    }
+    assert verdicts[name, "local"] == verdicts[name, "qemu:cortex-a72"] == "fail"
 
 
 def test_an_emulators_times_are_marked_and_not_plotted():
