@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
-from resnet_edge.errors import RunnerUnreachableError
+from resnet_edge.errors import ConversionFailedError, RunnerUnreachableError
+from resnet_edge.verification.metrics import chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -60,13 +61,10 @@ def run_all(
 
     Raises:
         DataRejectedError: An image cannot be used, or does not fit a model.
+        ConversionFailedError: There is no room for the outputs.
     """
-    arrays = {
-        key: np.lib.format.open_memmap(
-            folder / f"{number}.npy", mode="w+", dtype=np.float32, shape=(len(dataset), classes)
-        )
-        for number, key in enumerate(models)
-    }
+    shape = len(dataset), classes
+    arrays = {key: _on_disk(folder / f"{number}.npy", shape) for number, key in enumerate(models)}
     lost: dict[Name, RunnerUnreachableError] = {}
     done = 0
     for block in _blocks(dataset):
@@ -80,6 +78,30 @@ def run_all(
         done += len(block)
         progress(done)
     return Outputs(arrays={key: array for key, array in arrays.items() if key not in lost}, lost=lost)
+
+
+def _on_disk(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Zeros (N, classes) in a file of their own.
+
+    Raises:
+        ConversionFailedError: There is no room for them.
+    """
+    try:
+        # Really written: where a hole in a mapped file meets a full disk, the process is killed.
+        with path.open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(file, {**header, "shape": shape})
+            for rows in chunks(*shape):
+                file.write(bytes(4 * (rows.stop - rows.start) * shape[1]))
+    except OSError as error:
+        raise ConversionFailedError(
+            "there is no room for the outputs",
+            where=str(path.parent),
+            found=error.strerror or str(error),
+            next_step="free some space, or let TMPDIR name a folder with more; --samples takes fewer images",
+        ) from error
+    outputs: NDArray[np.float32] = np.load(path, mmap_mode="r+")
+    return outputs
 
 
 def _blocks(dataset: Dataset) -> Iterator[NDArray[np.float32]]:
