@@ -10,6 +10,7 @@ from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ModelRejectedError
 from resnet_edge.exporting import load_framework
 from resnet_edge.manifest import read_manifest
+from resnet_edge.verification.proof import computes_in_half, was_proven_in_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class FloatModel:
         image_shape: (height, width, channels).
         classes: Outputs an image.
         labels: Names of the classes; empty when not known.
+        half: Whether it computes in float16 itself.
         warnings: What the user should know.
         run: Outputs (N, classes) for model inputs (N, height, width, channels).
     """
@@ -47,6 +49,7 @@ class FloatModel:
     image_shape: Shape
     classes: int
     labels: tuple[str, ...]
+    half: bool
     warnings: tuple[str, ...]
     run: Run
 
@@ -91,6 +94,7 @@ def open_against(model: str | Path, options: ExportOptions) -> FloatModel:
         image_shape=shape,
         classes=classes,
         labels=labels,
+        half=computes_in_half(source.model),
         warnings=source.warnings,
         run=run,
     )
@@ -107,6 +111,7 @@ def _from_bundle(folder: Path) -> FloatModel:
         image_shape=_sizes(manifest.input),
         classes=_sizes(manifest.output)[0],
         labels=manifest.labels,
+        half=any(was_proven_in_half(record.proof) for record in manifest.artifacts),
         warnings=manifest.warnings,
         run=run,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,7 @@ class Diagnosis:
             What is there, for people.
 
         Raises:
-            ConversionFailedError: A file cannot be written.
+            ConversionFailedError: A file cannot be written; nothing is left behind.
         """
         if not self._looked_into:
             return "nothing is in the --bisect folder: no artifact's layers could be seen"
@@ -138,8 +139,12 @@ class Diagnosis:
                 self._images(IMAGES),
                 kernels=self.kernels,
             )
-        except OSError as error:
-            raise cannot_write(folder, error) from error
+        except BaseException as error:
+            # Half a reproduction misleads, and would keep the next run out of the folder.
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise cannot_write(folder, error) from error
+            raise
         return f"{name} of {candidate.name}, the worst operator, is a file of its own: run {script}"
 
     def _images(self, count: int) -> NDArray[np.float32]:

@@ -117,6 +117,12 @@ def computes_in_half(model: Any) -> bool:
     return any(layer.compute_dtype in ("float16", "bfloat16") for layer in layers)
 
 
+def was_proven_in_half(proof: ProofRecord | None) -> bool:
+    """Whether a proof's limit is that of a model that computes in float16 itself."""
+    # Not equality: the limit came through JSON, and is a product of rounded numbers.
+    return proof is not None and proof.limit >= 0.99 * HALF_TOLERANCE * max(1.0, proof.max_abs_reference)
+
+
 def prove(
     engine: Engine, reference: Reference, folded: Graph, *, artifact: str, fold_input: bool
 ) -> ProofRecord:

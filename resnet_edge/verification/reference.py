@@ -56,5 +56,7 @@ def keep(path: Path | None, outputs: NDArray[np.float32]) -> None:
         for old in sorted(others, key=lambda each: each.stat().st_mtime_ns)[:-KEPT]:
             old.unlink()
     except OSError:
+        pass
+    finally:  # Ctrl-C leaves nothing either
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import hashlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -15,6 +14,7 @@ from resnet_edge.errors import ModelRejectedError, UsageError
 from resnet_edge.manifest import read_manifest
 from resnet_edge.quantization.spec import Quantized
 from resnet_edge.verification.against import FloatModel, open_against
+from resnet_edge.verification.proof import was_proven_in_half
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,7 @@ class BundleTarget(Target):
         self.contract, self.artifact_contract = full_contract(manifest), artifact_contract(manifest)
         self.classes = manifest.output.shape[-1] or 0
         self.labels = manifest.labels
-        self.half = any(_half(record) for record in manifest.artifacts)
+        self.half = any(was_proven_in_half(record.proof) for record in manifest.artifacts)
         self.tuned = manifest.was("prune") or manifest.was("cluster")
         self.cache = folder
         reference = find_reference(manifest, "savedmodel") or find_reference(manifest, "keras")
@@ -152,12 +152,13 @@ class BundleTarget(Target):
         record, folded = candidate.record, self.folded
         if record is None or folded is None:
             return None
-        if not record.spec:
-            written = any(report["name"] == "fold_batchnorm" for report in self.manifest.passes)
-            return Quantized.in_float(folded) if written else None
+        if not record.spec and not any(each["name"] == "fold_batchnorm" for each in self.manifest.passes):
+            return None
         if record.spec not in self._kept:
             files = self.folder / record.spec, self.folder / record.integers
-            self._kept[record.spec] = load_quantized(*files, folded)
+            self._kept[record.spec] = (
+                load_quantized(*files, folded) if record.spec else Quantized.in_float(folded)
+            )
         return self._kept[record.spec]
 
 
@@ -196,14 +197,6 @@ def _choose(folder: Path, manifest: Manifest, patterns: Sequence[str]) -> tuple[
     )
 
 
-def _half(record: ArtifactRecord) -> bool:
-    """Whether an artifact was proven against a model that computes in float16 itself."""
-    from resnet_edge.verification.proof import HALF_TOLERANCE
-
-    proof = record.proof
-    return proof is not None and proof.limit >= 0.99 * HALF_TOLERANCE * max(1.0, proof.max_abs_reference)
-
-
 class ForeignTarget(Target):
     """A file that any tool made, and the model that it is meant to be.
 
@@ -224,7 +217,7 @@ class ForeignTarget(Target):
         file, model = open_foreign(path), open_against(against, options)
         self.name = self.model_name = path.name
         self.contract = self.artifact_contract = model.preprocessing
-        self.classes, self.labels = model.classes, model.labels
+        self.classes, self.labels, self.half = model.classes, model.labels, model.half
         size = bundles.size(path)
         self.candidates = (
             Candidate(
@@ -232,7 +225,6 @@ class ForeignTarget(Target):
             ),
         )
         self.notes = (file.describe(), *model.warnings, *check_match(file, model))
-        self.key = hashlib.sha256(f"{against}\0{model.engine}".encode()).hexdigest()
         self.reference = f"{model.name} in {model.engine}"
         self._model = model
 

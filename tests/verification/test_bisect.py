@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from resnet_edge.errors import UsageError
+from resnet_edge.data.datasets import open_dataset
+from resnet_edge.data.preprocessing import Preprocessing
+from resnet_edge.errors import ConversionFailedError, UsageError
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge.verification.bisect import operator_to_blame, write_reproduction
+from resnet_edge.verification.diagnosis import Diagnosis
+from resnet_edge.verification.gates import Subject
 from resnet_edge.verification.layers import compare_layers
+from resnet_edge.verification.target import Candidate
 from tests.graph_builder import images
 from tests.verification.artifacts import network, quantized_as, write
 
@@ -86,3 +91,30 @@ def test_the_image_is_no_operator(tmp_path: Path) -> None:
     quantized = quantized_as(network(), "int8")
     with pytest.raises(UsageError, match="no operator"):
         write_reproduction(tmp_path, INPUT_NAME, tmp_path, "tflite", quantized, images(quantized.graph))
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, ConversionFailedError)]
+)
+def test_half_a_reproduction_does_not_stay(raised, told, tmp_path, monkeypatch) -> None:
+    quantized = quantized_as(network(), "int8")
+    pixels = np.abs(images(quantized.graph))  # float images must be what the contract makes of pixels
+    path = tmp_path / "images.npz"
+    np.savez(path, images=pixels)
+    diagnosis = Diagnosis(
+        dataset=open_dataset(str(path), Preprocessing.parse("raw", 3, pixels.shape[1:3])),
+        reference=np.zeros((len(pixels), 1), np.float32),
+        kernels="xnnpack",
+    )
+    artifact = write(quantized, tmp_path, "tflite")
+    candidate = Candidate(path=artifact, format="tflite", precision="int8", size=1)
+    subject = Subject(artifact=artifact.name, runner="local", precision="int8")
+    assert diagnosis.layers(candidate, quantized, subject)[1].verdict == "pass"
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(np, "save", interrupted)  # between the inputs and the script
+    with pytest.raises(told):
+        diagnosis.reproduce_worst(tmp_path / "out")
+    assert not (tmp_path / "out").exists()

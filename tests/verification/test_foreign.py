@@ -28,6 +28,7 @@ from resnet_edge.verification.foreign import (
     make_comparable,
     open_foreign,
 )
+from resnet_edge.verification.target import open_target
 from tests.graphs import OPERATOR_GRAPHS, images
 from tests.minmax import minmax
 from tests.shared_data import shared_file
@@ -73,6 +74,17 @@ def test_mlperf_tiny_int8_file_against_its_own_float_model(model):
     # The published figures: 89.0 % in float, 88.4 % in int8, of the first 500 test images.
     assert np.count_nonzero(reference.argmax(axis=1) == labels) == 445
     assert np.count_nonzero(outputs.argmax(axis=1) == labels) == 442
+
+
+def test_a_float_model_that_computes_in_float16_is_known_from_its_file_and_from_a_bundle(tmp_path):
+    for name, half in (("mixed_float16_model", True), ("float64_model", False)):
+        path, bundle = tmp_path / f"{name}.keras", tmp_path / name
+        TRAPS[name]().save(path)
+        export(path, bundle, ExportOptions(preprocess="raw", formats=("tflite",)))
+        artifact = bundle / f"{name}-fp32.tflite"
+        assert open_against(path, RAW).half == half
+        assert open_target(artifact, str(path), (), RAW).half == half
+        assert open_target(artifact, str(bundle), (), ExportOptions()).half == half
 
 
 def test_mlperf_tiny_float_file_computes_what_keras_does(model):

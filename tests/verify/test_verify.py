@@ -12,7 +12,7 @@ import pytest
 from resnet_edge import bundle as bundles
 from resnet_edge.manifest import read_manifest, write_manifest
 from resnet_edge.pipeline import ExportOptions, QuantizeOptions, VerifyOptions, quantize, verify
-from resnet_edge.verification.reference import KEPT
+from resnet_edge.verification.reference import KEPT, keep
 from tests.command_line import run
 
 PASSED, FAILED, USAGE, MISSING, UNREACHABLE, INCONCLUSIVE = 0, 1, 2, 4, 6, 7
@@ -87,6 +87,17 @@ def test_a_damaged_cache_is_computed_again(bundle):
     assert verify(bundle, options).artifacts == first.artifacts
 
 
+def test_an_interruption_leaves_no_half_of_a_reference(tmp_path, monkeypatch):
+    def interrupted(stream, outputs, **options):
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(np, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        keep(tmp_path / "reference-0.npy", np.zeros((1, 10), np.float32))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_few_references_are_kept(bundle):
     for samples in range(10, 10 + 2 * KEPT):
         verify(bundle, VerifyOptions(artifacts=("*-fp32.onnx",), samples=samples))
@@ -101,6 +112,14 @@ def test_a_gate_on_the_drop_decides_in_three_ways(made, capsys):
     (check,) = [check for check in too_few.json["checks"] if check["name"] == "drop"]
     assert "more images" in check["sentence"]
     assert run(capsys, *arguments, "--samples", "200", "--min-sqnr", "90").code == FAILED
+
+
+def test_a_gate_on_the_drop_without_labels_does_not_pass(made, capsys, tmp_path):
+    data = tmp_path / "unlabelled.npz"
+    np.savez(data, images=np.random.default_rng(0).integers(0, 256, (40, 28, 28, 1), np.uint8))
+    arguments = ("verify", made, "--artifact", "*-fp32.tflite", "--data", data)
+    assert run(capsys, *arguments).code == PASSED
+    assert run(capsys, *arguments, "--max-drop", "50").code == INCONCLUSIVE
 
 
 def edited(bundle, name, change):
