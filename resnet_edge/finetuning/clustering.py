@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_edge.finetuning.bridge import to_tf_keras, with_weights
-from resnet_edge.finetuning.frameworks import tfmot
+from resnet_edge.finetuning.frameworks import sparse_cluster_weights, tfmot
 from resnet_edge.finetuning.losses import logits_model
 from resnet_edge.graph.operators import Conv2D, Dense, DepthwiseConv2D
 
@@ -51,21 +51,19 @@ class Clustered:
         Raises:
             ModelRejectedError: An operator cannot be fine-tuned; names it.
         """
-        settings = {
-            "number_of_clusters": clusters,
-            "cluster_centroids_init": tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS,
-        }
-        cluster = tfmot.clustering.keras.cluster_weights
-        if keep_zeros:
-            settings["preserve_sparsity"] = True
-            cluster = tfmot.clustering.keras.experimental.cluster.cluster_weights
+        initial = tfmot.clustering.keras.CentroidInitialization.KMEANS_PLUS_PLUS
+        settings = {"number_of_clusters": clusters, "cluster_centroids_init": initial}
         wrappers: dict[str, Any] = {}
 
         def wrap(node: Node, layer: Any) -> Any:
             if node.name not in layers or distinct(node.op.weights()["weight"]) <= clusters:
                 return layer
             layer.build((None, *graph.shapes[node.inputs[0]]))  # centroids are chosen when it is wrapped
-            wrappers[node.name] = cluster(layer, **settings)
+            wrappers[node.name] = (
+                sparse_cluster_weights(layer, preserve_sparsity=True, **settings)
+                if keep_zeros
+                else tfmot.clustering.keras.cluster_weights(layer, **settings)
+            )
             return wrappers[node.name]
 
         model = to_tf_keras(graph, wrap)

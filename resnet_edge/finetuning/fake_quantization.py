@@ -21,6 +21,8 @@ from resnet_edge.quantization.limits import LEAST_MULTIPLIER, MOST_BIAS
 from resnet_edge.quantization.weights import QMAX
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from resnet_edge.quantization.spec import TensorQuant
@@ -61,7 +63,18 @@ class Step:
 
 def _rounded(x: Any) -> Any:
     """Whole numbers, a half to even; gradients pass as if nothing had happened."""
-    return x + tf.stop_gradient(tf.round(x) - x)
+    return _passing(tf.round(x), x)
+
+
+def _passing(value: Any, gradient: Any) -> Any:
+    """One tensor's value with the gradient of another."""
+    return gradient + tf.stop_gradient(value - gradient)
+
+
+def _whole(x: Any, step: Any) -> Any:
+    """A constant in whole steps, rounded as the export rounds it: in float64."""
+    exact = tf.round(tf.cast(x, tf.float64) / tf.cast(step, tf.float64))
+    return _passing(tf.cast(exact, tf.float32), x / step)
 
 
 class TensorQuantizer(tfmot.quantization.keras.quantizers.Quantizer):  # type: ignore[misc] # untyped
@@ -76,9 +89,9 @@ class TensorQuantizer(tfmot.quantization.keras.quantizers.Quantizer):  # type: i
 
     def __init__(self, quant: TensorQuant, step: Step, *, stored: bool) -> None:
         limits = np.iinfo(quant.dtype)
-        self._step, self._zero = step, float(quant.zero_point)
+        self._step, self._zero, self._stored = step, float(quant.zero_point), stored
         self._low, self._high = limits.min - self._zero, limits.max - self._zero
-        self._stored = stored
+        self.accumulator: Callable[[], Any] | None = None
 
     def build(self, tensor_shape: Any, name: str, layer: Any) -> dict[str, Any]:  # noqa: ARG002 - the interface
         """The scale's variable."""
@@ -87,14 +100,27 @@ class TensorQuantizer(tfmot.quantization.keras.quantizers.Quantizer):  # type: i
     def __call__(self, inputs: Any, training: Any, weights: Any, **_: Any) -> Any:  # noqa: ARG002
         """Round and clamp."""
         step = self._step.value()
-        steps = inputs / step
-        if self._stored:
+        if self.accumulator is not None and not training:
+            steps = self._requantized(inputs, self.accumulator(), step)
+        elif self._stored:
             # A mean of integers is a half exactly or far from it: what float32 left of that is restored.
-            steps = steps + tf.stop_gradient(tf.round(steps * _SNAP) / _SNAP - steps)
+            steps = inputs / step
+            steps = _passing(tf.round(steps * _SNAP) / _SNAP, steps)
             steps = _rounded(steps + self._zero) - self._zero
         else:
-            steps = _rounded(steps)
+            steps = _rounded(inputs / step)
         return tf.clip_by_value(steps, self._low, self._high) * step
+
+    @staticmethod
+    def _requantized(sums: Any, fine: Any, step: Any) -> Any:
+        """Sums of products in steps of the output, exactly as integer kernels come to them.
+
+        Sums in float32 are off by far less than half a step of the accumulator, so that rounding gives the
+        accumulator itself; one multiplication by a float32 ratio brings it to the output's steps. Training
+        does without: what this changes is far below what a gradient sees.
+        """
+        accumulator = tf.cast(tf.round(sums / fine), tf.float64)
+        return tf.cast(tf.round(accumulator * tf.cast(fine / step, tf.float64)), tf.float32)
 
     def get_config(self) -> dict[str, Any]:
         """Nothing: these models are never saved as such."""
@@ -129,6 +155,10 @@ class WeightScale:
         least = least if self.per_channel else tf.reduce_max(least, keepdims=True)
         return tf.stop_gradient(tf.maximum(self.shares * natural, least))
 
+    def kept(self, weight: Any) -> Any:
+        """The weight without what is to stay zero."""
+        return weight if self.mask is None else weight * self.mask
+
 
 class LinearConfig(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc] # untyped
     """How a layer is quantized.
@@ -151,10 +181,24 @@ class LinearConfig(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[mis
             return []
         weight = layer.depthwise_kernel if _is_depthwise(layer) else layer.kernel
         self.variables = weight, layer.bias
+        if self._output is not None:
+            self._output.accumulator = self.accumulator_step
         return [
             (weight, _WeightQuantizer(self._scale, layer.bias)),
             (layer.bias, _BiasQuantizer(self._scale, weight)),
         ]
+
+    def scales(self) -> Any:
+        """The weight's scales as they are now."""
+        assert self._scale is not None  # noqa: S101 - only asked of layers that have them
+        assert self.variables is not None  # noqa: S101 - once the layer is built
+        weight, bias = self.variables
+        return self._scale.values(self._scale.kept(weight), bias)
+
+    def accumulator_step(self) -> Any:
+        """The real number that one unit of the accumulator stands for, a channel or for all."""
+        assert self._scale is not None  # noqa: S101 - only asked of layers that have them
+        return self._scale.source.value() * self.scales()
 
     def set_quantize_weights(self, layer: Any, quantize_weights: list[Any]) -> None:
         """Let the layer compute with quantized constants."""
@@ -209,17 +253,15 @@ class _ConstantQuantizer(tfmot.quantization.keras.quantizers.Quantizer):  # type
 class _WeightQuantizer(_ConstantQuantizer):
     def __call__(self, inputs: Any, training: Any, weights: Any, **_: Any) -> Any:  # noqa: ARG002
         """Symmetric and narrow, one scale a channel or one for all."""
-        kept = inputs if self._scale.mask is None else inputs * self._scale.mask
-        channels = self._other.shape[0]
-        scales = self._scale.values(kept, self._other)
-        columns = tf.reshape(kept, (-1, channels))
-        steps = tf.clip_by_value(_rounded(columns / scales), -QMAX, QMAX)
+        kept, bias = self._scale.kept(inputs), self._other
+        scales = self._scale.values(kept, bias)
+        columns = tf.reshape(kept, (-1, bias.shape[0]))
+        steps = tf.clip_by_value(_whole(columns, scales), -QMAX, QMAX)
         return tf.reshape(steps * scales, inputs.shape)
 
 
 class _BiasQuantizer(_ConstantQuantizer):
     def __call__(self, inputs: Any, training: Any, weights: Any, **_: Any) -> Any:  # noqa: ARG002
         """At the accumulator's step."""
-        kept = self._other if self._scale.mask is None else self._other * self._scale.mask
-        steps = self._scale.source.value() * self._scale.values(kept, inputs)
-        return _rounded(inputs / steps) * steps
+        steps = self._scale.source.value() * self._scale.values(self._scale.kept(self._other), inputs)
+        return _whole(inputs, steps) * steps

@@ -12,11 +12,16 @@ from __future__ import annotations
 from resnet_edge.errors import DependencyMissingError
 from resnet_edge.tensorflow_import import tf
 
-__all__ = ["tf", "tf_keras", "tfmot"]
+__all__ = ["sparse_cluster_weights", "tf", "tf_keras", "tfmot"]
 
 try:
     import tensorflow_model_optimization as tfmot
     import tf_keras
+
+    # Has no public name, though the library's own guide imports it from here.
+    from tensorflow_model_optimization.python.core.clustering.keras.experimental.cluster import (
+        cluster_weights as sparse_cluster_weights,
+    )
 except ImportError as error:
     raise DependencyMissingError(
         "fine-tuning needs packages that cannot be loaded",

@@ -75,7 +75,7 @@ class Progress:
         arrays = {f"now{index}": np.asarray(variable) for index, variable in enumerate(variables)}
         arrays |= {f"best{index}": value for index, value in enumerate(self.best or ())}
         beside = path.with_suffix(".partial")
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as stream:
             epochs = json.dumps([asdict(epoch) for epoch in self.epochs])
             np.savez(stream, allow_pickle=False, epochs=np.array(epochs), **arrays)

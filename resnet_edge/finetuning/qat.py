@@ -29,7 +29,7 @@ from resnet_edge.quantization.limits import enforce, weight_scales_within
 from resnet_edge.quantization.scales import ScaleGroup, tensor_quants
 from resnet_edge.quantization.spec import Quantized
 from resnet_edge.quantization.statistics import Statistics
-from resnet_edge.quantization.weights import QMAX, matrix, natural_scales, quantize_weight
+from resnet_edge.quantization.weights import QMAX, least_accumulating, matrix, quantize_weight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,12 +121,11 @@ class Trainable:
         graph = with_weights(self.start.graph, self._weights())
         tensors = self._tensors(graph)
         quants, constants = dict(self.start.spec.constants), dict(self.start.constants)
-        for name, scale in self.scales.items():
+        for name in self.scales:
             op, source = _linear(graph.by_name[name]), graph.by_name[name].inputs[0]
-            natural = natural_scales(op, per_channel=scale.per_channel, weight_range="max")
             fitted = weight_scales_within(
                 op,
-                natural * scale.shares,
+                self._weight_scales(name, graph),
                 input_scale=tensors[source].scale,
                 output_scale=tensors[name].scale,
             )
@@ -146,8 +145,14 @@ class Trainable:
             variables = self.configs[name].variables
             assert variables is not None  # noqa: S101 - the model is built
             weight, bias = (np.asarray(variable, np.float32) for variable in variables)
-            found[name] = (weight if scale.mask is None else weight * scale.mask, bias)
+            found[name] = (np.asarray(scale.kept(weight)), bias)
         return found
+
+    def _weight_scales(self, name: str, graph: Graph) -> NDArray[np.float64]:
+        """A layer's scales, to the bit as the trained model has them, unless accumulators overflow."""
+        least = least_accumulating(_linear(graph.by_name[name]))
+        trained = np.asarray(self.configs[name].scales(), np.float64)
+        return np.maximum(trained, least if trained.size > 1 else least.max())
 
     def _tensors(self, graph: Graph) -> dict[str, TensorQuant]:
         """Every tensor's quantization, with the scales enlarged where trained weights need it."""
@@ -167,13 +172,7 @@ class Trainable:
                 ),
             )
         group_of = {name: made[self.groups[name]] for name in spec.tensors}
-        natural = {
-            name: natural_scales(
-                _linear(graph.by_name[name]), per_channel=scale.per_channel, weight_range="max"
-            )
-            * scale.shares
-            for name, scale in self.scales.items()
-        }
+        natural = {name: self._weight_scales(name, graph) for name in self.scales}
         enforce(graph, integer, group_of, natural)
         seen = {name: quant.observed or (0.0, 0.0) for name, quant in spec.tensors.items()}
         statistics = Statistics(
@@ -258,7 +257,5 @@ def _weight_scale(
         per_channel=per_channel,
         source=steps[node.inputs[0]],
         output=steps[node.name],
-        mask=(start.graph.by_name[node.name].op.weights()["weight"] != 0).astype(np.float32)
-        if keep_zeros
-        else None,
+        mask=(op.weight != 0).astype(np.float32) if keep_zeros else None,
     )

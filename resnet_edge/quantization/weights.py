@@ -43,11 +43,11 @@ def natural_scales(op: Linear, *, per_channel: bool, weight_range: WeightRange) 
         weight = weight.reshape(-1, 1)
     largest = np.abs(weight).max(axis=0)
     scales = largest / QMAX if weight_range == "max" else _least_squares(weight, largest)
-    least = _least_accumulating(op)
+    least = least_accumulating(op)
     return np.maximum(scales, least if per_channel else least.max())
 
 
-def _least_accumulating(op: Linear) -> NDArray[np.float64]:
+def least_accumulating(op: Linear) -> NDArray[np.float64]:
     """The smallest scales, (channels,), with which no accumulator overflows."""
     total = np.abs(matrix(op).astype(np.float64)).sum(axis=0)
     # Rounding adds at most half a step a tap.
