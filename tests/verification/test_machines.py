@@ -60,7 +60,7 @@ def test_a_recipe_of_the_users_own_is_what_it_is_a_variant_of():
 def test_one_different_integer_fails():
     promise = Promise(tolerance=0.0, reason="exact")
     assert compare_machines(PLACE, HERE, HERE.copy(), promise).verdict == "pass"
-    there = HERE + np.float32([[0, 0], [0, 1 / 256]])
+    there = HERE + np.array([[0, 0], [0, 1 / 256]], np.float32)
     check = compare_machines(PLACE, HERE, there, promise)
     assert check.verdict == "fail"
     assert check.found == pytest.approx(1 / 256)
