@@ -125,7 +125,7 @@ class TestTrained:
         with TFLiteEngine(artifact) as fast, TFLiteEngine(artifact, kernels="reference") as slow:
             names = [item["op_name"] for item in slow._interpreter._get_ops_details()]
             assert "DELEGATE" not in names
-            # The kernels round differently, at most one step an operator, a dozen operators in a row: a single
+            # The kernels round differently, by at most one step an operator, a dozen in a row: a single
             # probability may move far, but all together were 27.6 dB apart when measured.
             assert signal_to_noise(fast.run(some), slow.run(some)) > 22
 

@@ -34,6 +34,7 @@ def test_picked_images_are_those_at_their_positions(tmp_path):
     np.savez_compressed(tmp_path / "d.npz", images=images, labels=np.arange(6))
     dataset = open_dataset(str(tmp_path / "d.npz"), Preprocessing.parse("raw", 1, (2, 2)))
     picked = dataset.pick(np.array([1, 2, 5]))
+    assert picked.labels is not None
     assert picked.labels.tolist() == [1, 2, 5]
     assert np.array_equal(np.stack(list(picked.fitted())), images[[1, 2, 5]])
     assert np.array_equal(np.stack(list(picked.fitted(1, 3))), images[[2, 5]])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from resnet_edge.contents import fold, load_imported
-from resnet_edge.converters import load_converter
 from resnet_edge.data.datasets import open_dataset
 from resnet_edge.data.held_back import calibrated_hashes
 from resnet_edge.data.preprocessing import Preprocessing
@@ -17,6 +16,7 @@ from resnet_edge.manifest import read_manifest
 from resnet_edge.pipeline import ExportOptions, QuantizeOptions, quantize
 from resnet_edge.quantization.readback import check
 from resnet_edge.quantization.storage import load_quantized
+from resnet_edge_converters.tflite import TFLiteConverter
 
 RECIPES = ("int8", "int8-per-tensor", "int16x8", "int8-weights", "fp16")
 
@@ -38,7 +38,7 @@ def test_files_hold_the_integers_that_the_bundle_keeps(made, recipe):
     quantized = load_quantized(made / record.spec, made / record.integers, folded)
     assert quantized.constants
     path = made / record.path
-    check(load_converter("tflite").read_back(path, quantized), quantized, where=path.name)
+    check(TFLiteConverter().read_back(path, quantized), quantized, where=path.name)
 
 
 def test_an_equalized_graph_comes_back(made):
@@ -73,5 +73,7 @@ def test_images_behind_the_calibrated_ones_are_held_back(made):
     source, kept = open_dataset("fashion-mnist", contract), open_dataset(str(made / record.path), contract)
     assert record.images == len(kept) == 256
     assert kept.image_hashes() == source.image_hashes(100, 356)
+    assert kept.labels is not None
+    assert source.labels is not None
     assert np.array_equal(kept.labels, source.labels[100:356])
     assert calibrated_hashes(made / record.path) == set(source.image_hashes(0, 100))

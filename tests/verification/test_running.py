@@ -28,7 +28,7 @@ def first_pixels(images):
 
 def test_every_model_gets_every_image_in_order_whatever_the_blocks(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "BLOCK_BYTES", 7 * 4 * 4 * 3 * 4)  # seven images
-    told = []
+    told: list[int] = []
     models = {"one": first_pixels, "two": lambda images: 2 * first_pixels(images)}
     found = running.run_all(models, dataset, classes=CLASSES, folder=tmp_path, progress=told.append)
     expected = first_pixels(np.concatenate(list(dataset.batches())))
