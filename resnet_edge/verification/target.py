@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from resnet_edge import bundle as bundles
-from resnet_edge.contents import artifact_contract, find_reference, full_contract, load_folded
+from resnet_edge.contents import artifact_contract, check_digest, find_reference, full_contract, load_folded
 from resnet_edge.errors import ModelRejectedError, UsageError
 from resnet_edge.manifest import read_manifest
 from resnet_edge.quantization.spec import Quantized
@@ -113,7 +113,8 @@ class BundleTarget(Target):
 
     Raises:
         UsageError: No artifact has such a name.
-        ModelRejectedError: The manifest cannot be read, or an artifact is gone.
+        ModelRejectedError: The manifest cannot be read, an artifact is gone, or the float model is not what
+            the manifest says.
     """
 
     def __init__(self, folder: Path, patterns: Sequence[str]) -> None:
@@ -128,6 +129,8 @@ class BundleTarget(Target):
         self.tuned = manifest.was("prune") or manifest.was("cluster")
         self.cache = folder
         reference = find_reference(manifest, "savedmodel") or find_reference(manifest, "keras")
+        if reference:  # also where its outputs are kept from the last time, and it will not be loaded
+            check_digest(folder, reference)
         self.key = reference.sha256 if reference else ""
         framework = "TensorFlow" if reference and reference.format == "savedmodel" else "Keras"
         self.reference = f"{reference.path} in {framework}" if reference else "none"

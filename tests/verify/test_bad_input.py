@@ -61,9 +61,20 @@ def test_artifact_changed_after_export(own_bundle, capsys, name):
     assert f"{name} was changed after it was written" in files[name][1]
 
 
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
 def test_artifact_missing(own_bundle, refused):
     (own_bundle / INT8).unlink()
     refused(REJECTED, own_bundle, says=("lacks an artifact", INT8))
+
+
+@pytest.mark.parametrize(("change", "says"), [(Path.unlink, "lacks"), (truncated, "changed")])
+def test_float_model_changed_or_gone_though_its_outputs_are_kept(own_bundle, capsys, refused, change, says):
+    assert run(capsys, "verify", own_bundle, "--artifact", FLOAT).code == PASSED
+    change(own_bundle / "reference.keras")
+    refused(REJECTED, own_bundle, "--artifact", FLOAT, says=(says, "reference.keras"))
 
 
 def test_a_missing_artifact_that_nobody_asked_for_does_no_harm(own_bundle, capsys):
