@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from resnet_edge.errors import UsageError
 from resnet_edge.quantization.parity import COLLAPSED_DB
 from resnet_edge.quantization.recipes import RECIPES
-from resnet_edge.verification.intervals import agreement_verdict, non_inferior
+from resnet_edge.verification.intervals import POWER, agreement_verdict, non_inferior
 from resnet_edge.verification.proof import FLOAT_TOLERANCE, HALF_TOLERANCE
 from resnet_edge.verification.report import Check
 
@@ -217,7 +217,10 @@ def _more_images(more: int | None) -> str:
             "; so far the figure is the limit itself, so it cannot be said how many images would decide: "
             "give more with --data, or another limit"
         )
-    return f"; some {more:,} more images would decide if the rates stayed as they are: give more with --data"
+    return (
+        f"; some {more:,} more images would decide with {POWER:.0%} probability if the true rates are those "
+        "observed: give more with --data"
+    )
 
 
 def check_accuracy(accuracy: Accuracy | None, limits: Limits, subject: Subject) -> list[Check]:

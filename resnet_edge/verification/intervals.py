@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from resnet_edge.verification.report import Verdict
 
+POWER = 0.8
+"""How surely the number of images that a user is told decides, if the true rates are those observed: what
+studies are planned for. With the number that decides on the average, every second user would be told to come
+back once more."""
+
 _HALVINGS = 60
 """Of the interval [-1, 1]: down to the resolution of a float64."""
 
@@ -106,8 +111,8 @@ def non_inferior(
 
     Returns:
         ``pass`` where the upper bound is at most the limit, ``fail`` where the lower bound is above it; else
-        ``inconclusive`` and how many more images would decide if the rates stayed as observed (None: any
-        number would not).
+        ``inconclusive`` and how many more images decide with the probability ``POWER`` if the true rates are
+        those observed (None: where these are the limit itself, nobody can say).
     """
     counts = np.asarray(lost, np.float64), np.asarray(won, np.float64)
     return _decide(-float(drop_score(*counts, images, np.asarray(limit_points / 100))), images, confidence)
@@ -130,11 +135,12 @@ def agreement_verdict(
 def _decide(score: float, images: int, confidence: float) -> tuple[Verdict, int | None]:
     """The verdict on a score, positive on the good side of the limit.
 
-    With the same rates on k times the images a score is sqrt(k) times as large.
+    With the same rates on k times the images a score is sqrt(k) times as large, on the average; it varies by
+    about 1 around that.
     """
-    quantile = float(stats.norm.ppf(confidence))
+    quantile, slack = (float(stats.norm.ppf(share)) for share in (confidence, POWER))
     if abs(score) >= quantile:
         return ("pass" if score > 0 else "fail"), None
     if score == 0:
         return "inconclusive", None
-    return "inconclusive", math.ceil(images * (quantile / score) ** 2) - images
+    return "inconclusive", math.ceil(images * ((quantile + slack) / score) ** 2) - images

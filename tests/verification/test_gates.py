@@ -124,7 +124,7 @@ def test_agreement_is_tested_only_on_request_and_with_three_verdicts(minimum, ex
     assert (check.name, check.verdict) == ("agreement", expected)
     for fact in ("490 of 500 images", "98.00%", f"at least {minimum:g} %"):
         assert fact in check.sentence
-    assert ("more images would decide" in check.sentence) == (expected == "inconclusive")
+    assert ("more images would decide with 80% probability" in check.sentence) == (expected == "inconclusive")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from scipy import optimize, stats
 
 from resnet_edge.verification.intervals import (
+    POWER,
     agreement_verdict,
     drop_bounds,
     drop_score,
@@ -134,14 +135,23 @@ def test_agreement_is_decided_by_wilsons_bounds():
         assert agreement_verdict(agree, 1000, minimum, CONFIDENCE)[0] == expected
 
 
-def test_the_images_asked_for_decide_and_one_fewer_would_not():
-    verdict, more = non_inferior(3, 1, 500, 1.0, CONFIDENCE)
+@pytest.mark.parametrize(
+    ("lost", "won", "images", "limit"), [(3, 1, 500, 1.0), (9, 2, 500, 1.0), (20, 15, 2000, 0.6)]
+)
+def test_the_images_asked_for_decide_as_surely_as_they_say(lost, won, images, limit):
+    verdict, more = non_inferior(lost, won, images, limit, CONFIDENCE)
     assert verdict == "inconclusive"
     assert more is not None
-    quantile = stats.norm.ppf(CONFIDENCE)
-    for images, decided in ((500 + more, True), (500 + more - 1, False)):
-        lost, won = np.asarray(3 / 500 * images), np.asarray(1 / 500 * images)
-        assert (abs(drop_score(lost, won, images, np.asarray(0.01))) >= quantile) == decided
+    expected = "pass" if 100 * (lost - won) / images < limit else "fail"
+    for factor, low, high in ((1, POWER, 1.0), (1 / 3, 0.0, POWER)):
+        new = round(more * factor)
+        rates = [lost / images, won / images, 1 - (lost + won) / images]
+        counts = np.random.default_rng(5).multinomial(new, rates, 2000)[:, :2] + (lost, won)
+        total = images + new
+        decided = [non_inferior(int(a), int(b), total, limit, CONFIDENCE)[0] == expected for a, b in counts]
+        # Three standard errors of the rate: 2.7 points. The images that one has already vary no more, so that
+        # the true power is somewhat above what is promised.
+        assert low - 0.027 <= np.mean(decided) <= high
 
 
 @pytest.mark.parametrize(
