@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from resnet_edge.data.datasets import Image
     from resnet_edge.verification.images import VerificationData
 
 MOST = 24
@@ -56,12 +57,13 @@ def changed_images(
     return tuple(
         ChangedImage(
             index=int(index),
-            png=_png(data, int(index)),
+            png=_png(pixels),
             truth="" if data.labels is None else named(int(data.labels[index])),
             reference=prediction(reference[index]),
             artifacts={name: prediction(outputs[name][index]) for name in outputs if changed[name][index]},
         )
-        for index in chosen
+        # In one pass: a packed file is read from its beginning for whatever image of it.
+        for index, pixels in zip(chosen, data.dataset.pick(chosen).fitted(), strict=True)
     )
 
 
@@ -75,14 +77,13 @@ def _probability(row: NDArray[np.float32], index: int, *, probabilities: bool) -
     return float(shifted[index] / shifted.sum())
 
 
-def _png(data: VerificationData, index: int) -> str:
-    """The pixels at the model's size, as base64; empty for images that are model inputs already."""
-    from PIL import Image
+def _png(pixels: Image) -> str:
+    """An image at the model's size, as base64; empty for one that is a model input already."""
+    from PIL.Image import fromarray
 
-    (pixels,) = data.dataset.fitted(index, index + 1)
     if pixels.dtype != np.uint8:
         return ""
-    picture = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
+    picture = fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode("ascii")
