@@ -16,6 +16,7 @@ from resnet_edge.graph.execution import execute_operator, stream
 from resnet_edge.graph.operators import Input
 from resnet_edge.verification.blame import own_error
 from resnet_edge.verification.formats import form_of
+from resnet_edge.verification.layer import WRONG
 from resnet_edge.verification.one_operator import given_to, write_operator
 from resnet_edge.verification.operator_check import OperatorCheck, operator_name
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from resnet_edge.graph import Graph, Node
     from resnet_edge.quantization.integer import Tensor
     from resnet_edge.quantization.spec import Quantized
-    from resnet_edge.verification.layer import Layers
+    from resnet_edge.verification.layer import Layer, Layers
     from resnet_edge.verification.one_operator import OperatorFile
 
 _TFLITE = Template('''\
@@ -62,10 +63,14 @@ print(f"largest difference: {off.max():g}$unit; {np.count_nonzero(off)} of {off.
 _RESOLVERS = {"xnnpack": "AUTO", "reference": "BUILTIN_REF"}
 
 
-def operator_to_blame(layers: Layers) -> str:
-    """The operator with the largest error of its own; of those with a kernel bug, if there are any."""
-    operators = (layer for layer in layers.layers if layer.operator != Input.__name__)
-    return min(operators, key=lambda layer: (layer.verdict != "kernel bug", own_error(layer))).node
+def innocence(layer: Layer) -> tuple[bool, bool, float]:
+    """What to sort by: kernel bugs first, then what differs in the file, then by the error of its own."""
+    return layer.verdict != "kernel bug", layer.verdict not in WRONG, own_error(layer)
+
+
+def operator_to_blame(layers: Layers) -> Layer:
+    """The operator that computes something else; without one, that with the largest error of its own."""
+    return min((layer for layer in layers.layers if layer.operator != Input.__name__), key=innocence)
 
 
 def write_reproduction(

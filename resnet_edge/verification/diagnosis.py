@@ -10,8 +10,7 @@ import numpy as np
 
 from resnet_edge.bundle import cannot_write
 from resnet_edge.errors import ModelRejectedError, UsageError
-from resnet_edge.verification.bisect import operator_to_blame, write_reproduction
-from resnet_edge.verification.blame import own_error
+from resnet_edge.verification.bisect import innocence, operator_to_blame, write_reproduction
 from resnet_edge.verification.formats import why_not_exposed
 from resnet_edge.verification.layers import IMAGES, compare_layers
 from resnet_edge.verification.waterfall import images_for, steps_before, waterfall
@@ -122,13 +121,9 @@ class Diagnosis:
         if not self._looked_into:
             return "nothing is in the --bisect folder: no artifact's layers could be seen"
 
-        def badness(candidate: Candidate) -> tuple[bool, float]:
-            layers = self._looked_into[candidate][1]
-            return not layers.kernel_bugs, min(map(own_error, layers.layers), default=float("inf"))
-
-        candidate = min(self._looked_into, key=badness)
-        quantized, layers = self._looked_into[candidate]
-        name = operator_to_blame(layers)
+        worst = {candidate: operator_to_blame(layers) for candidate, (_, layers) in self._looked_into.items()}
+        candidate = min(worst, key=lambda each: innocence(worst[each]))
+        quantized, name = self._looked_into[candidate][0], worst[candidate].node
         try:
             script = write_reproduction(
                 folder,
@@ -145,6 +140,8 @@ class Diagnosis:
             if isinstance(error, OSError):
                 raise cannot_write(folder, error) from error
             raise
+        if worst[candidate].verdict == "differs in file":
+            return f"{name} as {candidate.name} should hold it is a file of its own, and right: run {script}"
         return f"{name} of {candidate.name}, the worst operator, is a file of its own: run {script}"
 
     def _images(self, count: int) -> NDArray[np.float32]:
