@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 NONE = "-"
 """Where there is nothing to show."""
 
+NO_SIGNAL_DB = -300.0
+"""Ratios below are not those of numbers, but of outputs that are not finite or have no signal at all."""
+
 
 def plain(text: object) -> str:
     r"""One line without anything invisible: names come from users' files and may hold escape codes.
@@ -68,8 +71,10 @@ def points_interval(drop: Drop) -> str:
 
 
 def decibels(ratio: float | None) -> str:
-    """``31.2 dB``; no noise at all is ``equal``."""
-    return "equal" if ratio is None else f"{ratio:.1f} dB"
+    """``31.2 dB``; no noise at all is ``equal``, and noise without signal ``no signal``."""
+    if ratio is None:
+        return "equal"
+    return "no signal" if ratio < NO_SIGNAL_DB else f"{ratio:.1f} dB"
 
 
 def error(value: float) -> str:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _MARKERS: Mapping[str, str] = {"tflite": "o", "onnx": "s", "savedmodel": "^"}
 """By format; a plug-in's is a diamond."""
 
+_LOWEST_DB = -40.0
+"""Layers below are drawn here: noise with ten thousand times the signal's power is as bad as any."""
+
 _ROW = 46
 """Units for a bar with the line of text above it."""
 
@@ -118,7 +121,8 @@ def layers(place: str, found: Layers) -> Plot:
         _line(axes, found, "as run", lambda layer: layer.as_run_db, SERIES[0], "-")
         _line(axes, found, "alone", lambda layer: layer.alone_db, SERIES[1], "none")
         _guilty(axes, found)
-        ratios = [db for each in found.layers for db in (each.as_run_db, each.alone_db) if db is not None]
+        given = [ratio for each in found.layers for ratio in (each.as_run_db, each.alone_db)]
+        ratios = [db for db in map(_shown, given) if db is not None]
         # From zero, so that a fall looks as large as it is; layers with equal values keep their place.
         axes.set_ylim(1.08 * min([0.0, *ratios]), 1.08 * max([1.0, *ratios]))
         axes.set_xlim(0.5, len(found.layers) + 0.5)
@@ -130,11 +134,18 @@ def layers(place: str, found: Layers) -> Plot:
     return draw(f"SQNR by layer of {place}", figures.plain(found.sentence), 300, paint)
 
 
+def _shown(ratio: float | None) -> float | None:
+    """Where it is drawn: the figure of noise without signal, behind a NaN, would leave no room for others."""
+    return None if ratio is None else max(ratio, _LOWEST_DB)
+
+
 def _line(
     axes: Axes, found: Layers, label: str, ratio: Callable[[Layer], float | None], color: str, style: str
 ) -> None:
     """The layers that have a ratio: equal values have none."""
-    points = [(depth, db) for depth, layer in enumerate(found.layers, 1) if (db := ratio(layer)) is not None]
+    points = [
+        (depth, db) for depth, layer in enumerate(found.layers, 1) if (db := _shown(ratio(layer))) is not None
+    ]
     if points:
         depths, ratios = zip(*points, strict=True)
         axes.plot(depths, ratios, color=color, linestyle=style, marker="o", markersize=5, label=label)
@@ -147,7 +158,7 @@ def _guilty(axes: Axes, found: Layers) -> None:
             (depth, ratio)
             for depth, layer in enumerate(found.layers, 1)
             if layer.verdict == verdict
-            and (ratio := layer.alone_db if verdict == "kernel bug" else layer.as_run_db) is not None
+            and (ratio := _shown(layer.alone_db if verdict == "kernel bug" else layer.as_run_db)) is not None
         ]
         if points:
             depths, ratios = zip(*points, strict=True)
@@ -162,7 +173,7 @@ def waterfall(report: Report) -> Plot | None:
     ratios = [step.sqnr_db for step, _ in steps if step.sqnr_db is not None]
     if not ratios:
         return None
-    most = max(ratios)
+    most = max(1.0, *ratios)
 
     def paint(axes: Axes) -> None:
         for row, (step, whose) in enumerate(steps):

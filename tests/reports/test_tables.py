@@ -135,17 +135,38 @@ def test_the_plot_of_layers_has_room_for_all_of_them(monkeypatch):
         found, layers=(dataclasses.replace(first, as_run_db=None, alone_db=140.0), *others)
     )
     low = dataclasses.replace(found, layers=(dataclasses.replace(first, alone_db=-3.0), *others))
+    no_signal = dataclasses.replace(found, layers=(dataclasses.replace(first, as_run_db=-3076.5), *others))
     equal = dataclasses.replace(
         found,
         layers=tuple(dataclasses.replace(each, as_run_db=None, alone_db=None) for each in found.layers),
     )
     axes = Figure().add_subplot()
     monkeypatch.setattr(plots, "draw", lambda title, description, height, paint: paint(axes))
-    for layers, bottom, top in ((high, 0.0, 150.0), (low, -3.2, 50.0), (equal, 0.0, 1.0)):
+    expected = ((high, 0.0, 150.0), (low, -3.2, 50.0), (no_signal, -43.2, 50.0), (equal, 0.0, 1.0))
+    for layers, bottom, top in expected:
         plots.layers("a.onnx", layers)
         assert axes.get_xlim() == (0.5, 14.5)
         assert axes.get_ylim()[0] == pytest.approx(bottom, abs=0.1)
         assert axes.get_ylim()[1] >= top
+
+
+def test_a_ratio_of_power_is_told_only_where_there_is_power():
+    assert [figures.decibels(ratio) for ratio in (31.24, -3.0, None, -3076.5)] == [
+        "31.2 dB",
+        "-3.0 dB",
+        "equal",
+        "no signal",
+    ]
+
+
+def test_a_waterfall_of_noise_alone_can_be_drawn(monkeypatch):
+    first = sample().artifacts[0]
+    steps = tuple(dataclasses.replace(each, sqnr_db=-7.0) for each in first.waterfall)
+    axes = Figure().add_subplot()
+    monkeypatch.setattr(plots, "draw", lambda title, description, height, paint: paint(axes))
+    plots.waterfall(dataclasses.replace(sample(), artifacts=(dataclasses.replace(first, waterfall=steps),)))
+    left, right = axes.get_xlim()
+    assert left == 0 < right
 
 
 def test_a_class_that_lost_nothing_is_not_the_worst():
