@@ -103,11 +103,12 @@ def check_digest(folder: Path, record: ReferenceRecord) -> None:
         ModelRejectedError: It is gone or was changed.
     """
     path = folder / record.path
+    what = "graph" if record.format in ("graph", FINETUNED) else "float model"
     if not path.exists() or bundles.digest(path) != record.sha256:
         raise ModelRejectedError(
-            "the bundle's float model was changed after the export"
+            f"the bundle's {what} was changed after the export"
             if path.exists()
-            else "the bundle lacks its float model",
+            else f"the bundle lacks its {what}",
             where=record.path,
             next_step="export the model again",
         )

@@ -186,7 +186,7 @@ def _check_agreement(parity: Parity, minimum: float, confidence: float, subject:
     sentence = (
         f"float prediction on {agreement.count:,} of {_on(parity, subject)} ({agreement.share:.2%}, "
         f"{_interval(100 * agreement.low, 100 * agreement.high)} %), at least {minimum:g} % at "
-        f"{confidence:.3g} confidence{advice}"
+        f"{confidence:.3g} one-sided confidence{advice}"
     )
     return subject.check("agreement", verdict, sentence, found=100 * agreement.share, limit=minimum)
 
@@ -255,7 +255,8 @@ def _check_drop(accuracy: Accuracy, limit: float, confidence: float, subject: Su
     sentence = (
         f"top-1 {accuracy.reference_top1.share:.2%} to {accuracy.top1.share:.2%} on {images:,} images "
         f"({drop.lost:,} lost, {drop.won:,} won): drop of {drop.points:.2f} points "
-        f"({_interval(drop.low, drop.high)}), at most {limit:g} at {confidence:.3g} confidence{advice}"
+        f"({_interval(drop.low, drop.high)}), at most {limit:g} at {confidence:.3g} one-sided "
+        f"confidence{advice}"
     )
     return subject.check("drop", verdict, sentence, found=drop.points, limit=limit)
 

@@ -293,7 +293,7 @@ class Data:
     """The images.
 
     Attributes:
-        name: As the user gave it; ``held back images`` or ``seeded images`` without ``--data``.
+        name: As the user gave it; ``images held back from`` these or ``seeded images`` without ``--data``.
         images: How many were used.
         available: How many there are.
         labelled: Whether accuracy could be measured.

@@ -90,6 +90,16 @@ def test_spec_or_integers_missing(own_bundle, capsys, file):
     assert f"{file} is gone" in verdicts(result.json, "files")[INT8][1]
 
 
+@pytest.mark.parametrize(
+    ("change", "says"), [(Path.unlink, "lacks its graph"), (truncated, "graph was changed")]
+)
+def test_graph_changed_or_gone(own_bundle, capsys, change, says):
+    change(own_bundle / "graph.safetensors")
+    result = run(capsys, "verify", own_bundle, "--artifact", INT8, "--json")
+    assert result.code == FAILED, result.err
+    assert says in verdicts(result.json, "files")[INT8][1]
+
+
 def edit_manifest(bundle: Path, **values: object) -> None:
     path = bundle / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
