@@ -19,6 +19,8 @@ LEAST_EQUAL = 0.99
 """Share of predictions, and of outputs, that have to be the same: float32 sums fall on the other side of a
 half in one of ten thousand, while a defect shows in far more than one of a hundred."""
 
+_IMAGES = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Equality:
@@ -44,7 +46,7 @@ def compare(model: Any, quantized: Quantized, images: NDArray[np.float32]) -> Eq
     Raises:
         ConversionFailedError: They differ by more than rounding explains.
     """
-    trained = np.concatenate([np.asarray(model(part, training=False)) for part in _parts(images)])
+    trained = outputs_of(model, images)
     exact = run_integer(quantized, images)
     quant = quantized.spec.tensors.get(quantized.graph.output)
     step = 0.0 if quant is None else quant.scale
@@ -65,5 +67,9 @@ def compare(model: Any, quantized: Quantized, images: NDArray[np.float32]) -> Eq
     return equality
 
 
-def _parts(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    return [images[start : start + 64] for start in range(0, len(images), 64)]
+def outputs_of(model: Any, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a ``tf_keras`` model computes, (N, classes), some images at a time."""
+    starts = range(0, len(images), _IMAGES)
+    return np.concatenate(
+        [np.asarray(model(images[start : start + _IMAGES], training=False)) for start in starts]
+    )

@@ -21,7 +21,7 @@ from resnet_edge.contents import (
 )
 from resnet_edge.data.held_back import save_kept
 from resnet_edge.finetuning.bridge import check_operators, to_tf_keras
-from resnet_edge.finetuning.equality import compare
+from resnet_edge.finetuning.equality import compare, outputs_of
 from resnet_edge.finetuning.float_writing import FloatWriter
 from resnet_edge.finetuning.images import open_streams
 from resnet_edge.finetuning.losses import Objective
@@ -31,10 +31,11 @@ from resnet_edge.finetuning.students import Start
 from resnet_edge.finetuning.training import Trainer, be_deterministic
 from resnet_edge.graph.serialization import save_graph
 from resnet_edge.manifest import FinetuneRecord, HeldBackRecord, Manifest, ReferenceRecord, read_manifest
-from resnet_edge.quantization.parity import Judge
+from resnet_edge.quantization.parity import COLLAPSED_DB, Judge
 from resnet_edge.quantization.statistics import statistics_key
 from resnet_edge.quantized_writing import QuantizedWriter
 from resnet_edge.quantizing import HELD_BACK, HELD_BACK_NAME
+from resnet_edge.verification.metrics import sqnr_db
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,10 +46,14 @@ if TYPE_CHECKING:
     from resnet_edge.finetuning.options import FinetuneOptions
     from resnet_edge.finetuning.progress import Epoch
     from resnet_edge.finetuning.pruning import Pruned
+    from resnet_edge.graph import Graph
     from resnet_edge.stages import Stages
 
 REMEMBERED = 10_000
 """Training images whose hashes are kept, at most: ``verify`` tells by them that images were trained on."""
+
+RUNTIME_DB = 3.0
+"""What a runtime's own rounding may cost an artifact against the trained model."""
 
 FINETUNED_NAME = "finetuned.safetensors"
 
@@ -61,6 +66,7 @@ class Trained:
 
     Attributes:
         start: What it began with.
+        teacher: The float graph as it was exported, folded.
         student: The trained model.
         training: What it was trained on.
         validation: What it was validated on.
@@ -68,6 +74,7 @@ class Trained:
     """
 
     start: Start
+    teacher: Graph
     student: Trainable | Pruned | Clustered
     training: Stream
     validation: Stream
@@ -127,7 +134,14 @@ class Finetuning:
             before = trainer.untrained()
         epochs = trainer.run()
         record = self._record(start, training, validation, before, epochs)
-        return Trained(start=start, student=student, training=training, validation=validation, record=record)
+        return Trained(
+            start=start,
+            teacher=teacher,
+            student=student,
+            training=training,
+            validation=validation,
+            record=record,
+        )
 
     def write(self, folder: Path, trained: Trained) -> Manifest:
         """Fill the new bundle, but for its manifest, which is returned.
@@ -161,7 +175,10 @@ class Finetuning:
             inputs = np.concatenate(list(images.batches(0, HELD_BACK)))
             equality = compare(student.model, quantized, inputs)
         with self.stages.stage("run the float model"):
-            judge = Judge.over(trained.start.graph, images, 0, HELD_BACK, artifact_contract(manifest))
+            judge = Judge.over(trained.teacher, images, 0, HELD_BACK, artifact_contract(manifest))
+            reached = sqnr_db(judge.outputs, outputs_of(student.model, judge.inputs))
+            # How good it is, validation has said; here a file has to be as good as what was trained.
+            judge = replace(judge, least_db=min(COLLAPSED_DB, reached - RUNTIME_DB))
         replaced = [record.format for record in manifest.artifacts if record.precision == recipe.name]
         writer = QuantizedWriter(
             folder=folder, manifest=manifest, formats=tuple(replaced), stages=self.stages

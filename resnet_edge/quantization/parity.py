@@ -65,11 +65,13 @@ class Judge:
         source: Which images: ``held back``, ``calibration`` or ``seeded``.
         inputs: Model inputs (N, height, width, channels).
         outputs: What the float graph computes, (N, classes).
+        least_db: SQNR below which an artifact has collapsed.
     """
 
     source: str
     inputs: NDArray[np.float32]
     outputs: NDArray[np.float32]
+    least_db: float = COLLAPSED_DB
 
     @classmethod
     def over(
@@ -108,12 +110,12 @@ class Judge:
         outputs = engine.run(self.inputs)
         ratio = sqnr_db(self.outputs, outputs)
         agreement = float(np.mean(outputs.argmax(1) == self.outputs.argmax(1)))
-        if not np.isfinite(outputs).all() or ratio < COLLAPSED_DB:
+        if not np.isfinite(outputs).all() or ratio < self.least_db:
             raise GateFailedError(
                 f"{artifact} has collapsed",
                 where=f"worst layers: {self._worst_layers(quantized)}",
                 found=f"SQNR {ratio:.1f} dB, float prediction on {agreement:.0%} of {len(outputs)} images",
-                allowed=f"SQNR of at least {COLLAPSED_DB:.0f} dB",
+                allowed=f"SQNR of at least {self.least_db:.0f} dB",
                 next_step="check --preprocess and the calibration images; or keep these layers float with "
                 "--override 'NAME=float'. Nothing was written",
             )
