@@ -325,8 +325,8 @@ class Verification:
             machines, reports, self._settings, self._limits.confidence, self._stages
         )
         self._checks += checks
-        for place, latency in times.items():
-            self._checks += check_speedup(latency, self._limits, self._subject(place, ran.data))
+        for place in reports:
+            self._checks += check_speedup(times.get(place), self._limits, self._subject(place, ran.data))
         return [replace(report, latency=times.get(place)) for place, report in reports.items()]
 
     def _gallery(self, ran: Ran) -> tuple[ChangedImage, ...]:

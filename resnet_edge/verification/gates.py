@@ -301,11 +301,21 @@ def _check_guessing(accuracy: Accuracy, limits: Limits, subject: Subject) -> Che
     return subject.check("baseline", verdict, sentence, found=reference.share, limit=1 / subject.classes)
 
 
-def check_speedup(latency: Latency, limits: Limits, subject: Subject) -> list[Check]:
-    """How much faster than float32, if a limit is asked for and the artifact is not the float32 one."""
-    limit, ratio = limits.min_speedup, latency.speedup
+def check_speedup(latency: Latency | None, limits: Limits, subject: Subject) -> list[Check]:
+    """How much faster than float32, if a limit is asked for and the artifact is not the float32 one.
+
+    Args:
+        latency: None where the artifact could not be timed: a gate that cannot decide has not passed.
+        limits: What the user asks for.
+        subject: The artifact.
+    """
+    limit = limits.min_speedup
     if limit is None or subject.precision == "fp32":
         return []
+    if latency is None:
+        sentence = f"it could not be timed, and at least {limit:g} times as fast as float32 was asked for; "
+        return [subject.check("speedup", "inconclusive", f"{sentence}run it again", limit=limit)]
+    ratio = latency.speedup
     verdict: Verdict
     if latency.emulated:
         verdict, figure = "skipped", f"{latency.median_ms:.3g} ms in an emulator"

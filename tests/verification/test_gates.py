@@ -189,6 +189,7 @@ def test_a_float_model_that_guesses_is_no_baseline(precision):
         (latency(Ratio(value=1.6, low=1.4, high=1.8)), "inconclusive"),
         (latency(Ratio(value=1.2, low=1.1, high=1.4)), "fail"),
         (latency(), "inconclusive"),
+        (None, "inconclusive"),
         (latency(Ratio(value=9.0, low=8.0, high=10.0), emulated=True), "skipped"),
     ],
 )

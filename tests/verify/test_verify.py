@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from resnet_edge import bundle as bundles
+from resnet_edge.errors import RunnerUnreachableError
 from resnet_edge.manifest import read_manifest, write_manifest
 from resnet_edge.pipeline import ExportOptions, QuantizeOptions, VerifyOptions, quantize, verify
+from resnet_edge.runners.local import LocalRunner
 from resnet_edge.verification.reference import KEPT, keep
 from tests.command_line import run
 
@@ -218,3 +220,18 @@ def test_options_that_mean_nothing_are_refused_before_any_work(made, capsys, arg
     result = run(capsys, "verify", made, *arguments)
     assert result.code == USAGE
     assert named in result.err
+
+
+def test_a_gate_on_the_speed_of_what_could_not_be_timed_does_not_pass(made, monkeypatch):
+    def refuse(self, load):
+        raise RunnerUnreachableError("the process has ended", where="local")
+
+    monkeypatch.setattr(LocalRunner, "timer", refuse)
+    options = VerifyOptions(artifacts=("*.tflite",), samples=8, latency=True)
+    assert verify(made, options).exit_code == PASSED
+    report = verify(made, replace(options, min_speedup=1.0))
+    assert report.exit_code == INCONCLUSIVE
+    assert {check.artifact for check in report.checks if check.name == "speedup"} == {
+        "resnet8-int8.tflite",
+        "resnet8-fp16.tflite",
+    }
