@@ -178,7 +178,7 @@ class FinetuneRecord:
         batch: Images a step.
         seed: Of everything random.
         epochs: How many were trained.
-        best_epoch: The one whose weights were kept; the last one where none counts as best.
+        best_epoch: The one whose weights were kept; 0 for those from before the training.
         loss_before: On the validation images, before any training.
         loss_after: With the weights that were kept.
         accuracy_before: Share (0 to 1) of right predictions among the validation images before any training.

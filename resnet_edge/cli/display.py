@@ -102,5 +102,5 @@ def show_training(record: FinetuneRecord) -> None:
         click.echo(
             "files are smaller under gzip (see `resnet-edge inspect FILE`), but no faster: kernels are dense"
         )
-    if record.loss_after > record.loss_before and record.method == "qat":
-        warn("the model is further from its goal than before: give more images, or a lower --learning-rate")
+    if not record.best_epoch:
+        warn("no epoch made the model better, so it stays as it was: give more images, or a lower rate")

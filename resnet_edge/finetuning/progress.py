@@ -50,24 +50,31 @@ class Progress:
     Attributes:
         epochs: Those behind it.
         best: The model's variables after the best of them; None if none counts yet.
+        start: The validation loss before any training, where a model could stay as it was; else None.
     """
 
     epochs: tuple[Epoch, ...] = ()
     best: Sequence[NDArray[Any]] | None = None
+    start: float | None = None
 
     def finished(self, epochs: int, patience: int) -> bool:
         """Whether all epochs are over, or the last few brought nothing."""
         if len(self.epochs) >= epochs:
             return True
-        best = next((epoch.number for epoch in reversed(self.epochs) if epoch.best), None)
+        untrained = None if self.start is None else 0
+        best = next((epoch.number for epoch in reversed(self.epochs) if epoch.best), untrained)
         return best is not None and len(self.epochs) - best >= patience
 
     def after(self, epoch: Epoch, values: Sequence[NDArray[Any]], *, eligible: bool) -> Progress:
         """The progress with one more epoch, whose weights can be the best if ``eligible``."""
         losses = [each.validation_loss for each in self.epochs if each.best]
+        if self.start is not None:
+            losses.append(self.start)
         best = eligible and (not losses or epoch.validation_loss < min(losses))
         return Progress(
-            epochs=(*self.epochs, replace(epoch, best=best)), best=tuple(values) if best else self.best
+            epochs=(*self.epochs, replace(epoch, best=best)),
+            best=tuple(values) if best else self.best,
+            start=self.start,
         )
 
     def save(self, path: Path, variables: Sequence[Any]) -> None:
@@ -77,8 +84,8 @@ class Progress:
         beside = path.with_suffix(".partial")
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as stream:
-            epochs = json.dumps([asdict(epoch) for epoch in self.epochs])
-            np.savez(stream, allow_pickle=False, epochs=np.array(epochs), **arrays)
+            story = json.dumps({"start": self.start, "epochs": [asdict(epoch) for epoch in self.epochs]})
+            np.savez(stream, allow_pickle=False, story=np.array(story), **arrays)
         beside.replace(path)
 
     @classmethod
@@ -91,12 +98,13 @@ class Progress:
             FileNotFoundError, OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile
         ):
             with np.load(path, allow_pickle=False) as file:
-                epochs = tuple(Epoch(**fields) for fields in json.loads(str(file["epochs"])))
+                story = json.loads(str(file["story"]))
+                epochs = tuple(Epoch(**fields) for fields in story["epochs"])
                 values = [file[f"now{index}"] for index in range(len(variables))]
                 kept = sum(name.startswith("best") for name in file.files)
                 best = [file[f"best{index}"] for index in range(kept)]
             if [value.shape for value in values] == [tuple(variable.shape) for variable in variables]:
                 for variable, value in zip(variables, values, strict=True):
                     variable.assign(value)
-                return cls(epochs=epochs, best=best or None)
+                return cls(epochs=epochs, best=best or None, start=story["start"])
         return cls()

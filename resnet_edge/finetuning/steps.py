@@ -132,7 +132,7 @@ class Finetuning:
         )
         with self.stages.stage("validate before training"):
             before = trainer.untrained()
-        epochs = trainer.run()
+        epochs = trainer.run(before)
         record = self._record(start, training, validation, before, epochs)
         return Trained(
             start=start,
@@ -239,7 +239,9 @@ class Finetuning:
         epochs: Sequence[Epoch],
     ) -> FinetuneRecord:
         options = self.options
-        kept = next((epoch for epoch in reversed(epochs) if epoch.best), epochs[-1])
+        # Zeros have to be there in the end; all else may stay as it was where training did it no good.
+        fallback = epochs[-1] if options.method == "prune" else before
+        kept = next((epoch for epoch in reversed(epochs) if epoch.best), fallback)
         return FinetuneRecord(
             method=options.method,
             recipe=start.recipe.name if start.recipe else "",

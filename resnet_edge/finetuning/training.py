@@ -71,13 +71,18 @@ class Trainer:
     stages: Stages
     state: Path
 
-    def run(self) -> tuple[Epoch, ...]:
-        """Train; the student is left with the weights of its best epoch.
+    def run(self, before: Epoch) -> tuple[Epoch, ...]:
+        """Train; the student is left with the weights of its best epoch, which can be those that it had.
+
+        Args:
+            before: What :meth:`untrained` said.
 
         Raises:
             ConversionFailedError: The loss became infinite or undefined.
         """
         progress = Progress.load(self.state, self._everything)
+        if not progress.epochs and not self.student.least_steps:
+            progress = Progress(best=self._model_values(), start=before.validation_loss)
         epochs = self.options.epochs
         with self.stages.stage(f"train {epochs} epochs", total=epochs * len(self.training)) as done:
             while not progress.finished(epochs, self.options.patience):

@@ -154,8 +154,8 @@ def test_ctrl_c_tells_that_the_command_goes_on(base, few, tmp_path, capsys, monk
 
     whole = Trainer.run
 
-    def stopped(trainer):
-        whole(trainer)
+    def stopped(trainer, before):
+        whole(trainer, before)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainer, "run", stopped)

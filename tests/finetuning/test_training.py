@@ -77,6 +77,11 @@ def fake_quantized(*, share=0.3):
     return Trainable.of(quantize_graph(graph, RECIPES["int8"], replace(seen, ranges=ranges)))
 
 
+def train(run):
+    """The epochs of a training."""
+    return run.run(run.untrained())
+
+
 def constants(student):
     return {name: array.copy() for name, array in student.result().constants.items()}
 
@@ -91,7 +96,7 @@ def test_training_brings_the_loss_down_and_shows_progress(tmp_path):
     student, recorder = fake_quantized(), Recorder()
     run = trainer(student, tmp_path, recorder=recorder, learning_rate=3e-3, epochs=4)
     before = run.untrained()
-    epochs = run.run()
+    epochs = run.run(before)
     assert min(epoch.validation_loss for epoch in epochs) < before.validation_loss
     assert recorder.steps == list(range(1, 21))
     assert recorder.shown[0] == "train 4 epochs"
@@ -102,17 +107,27 @@ def test_training_brings_the_loss_down_and_shows_progress(tmp_path):
 def test_the_best_weights_are_kept(tmp_path):
     student = fake_quantized()
     run = trainer(student, tmp_path, learning_rate=0.05, epochs=4, patience=9)
-    epochs = run.run()
+    epochs = train(run)
     best = min(epochs, key=lambda epoch: epoch.validation_loss)
     assert [epoch for epoch in epochs if epoch.best][-1] == best
     assert run.untrained().validation_loss == pytest.approx(best.validation_loss, rel=1e-6)
+
+
+def test_a_model_that_training_makes_worse_stays_as_it_was(tmp_path):
+    student = fake_quantized(share=1)
+    before = constants(student)
+    run = trainer(student, tmp_path, learning_rate=0.3, epochs=9, patience=2)
+    epochs = train(run)
+    assert len(epochs) == 2  # patience
+    assert not any(each.best for each in epochs)
+    assert_same(constants(student), before)
 
 
 def test_the_same_seed_gives_the_same_integers(tmp_path):
     found = []
     for place, seed in (("a", 1), ("b", 1), ("c", 2)):
         student = fake_quantized()
-        trainer(student, tmp_path / place, learning_rate=0.01, epochs=1, seed=seed).run()
+        train(trainer(student, tmp_path / place, learning_rate=0.01, epochs=1, seed=seed))
         found.append(constants(student))
     assert_same(found[0], found[1])
     assert any(not np.array_equal(found[0][name], found[2][name]) for name in found[0])
@@ -120,19 +135,19 @@ def test_the_same_seed_gives_the_same_integers(tmp_path):
 
 def test_an_interrupted_training_goes_on_to_the_same_end(tmp_path):
     whole = fake_quantized()
-    epochs = trainer(whole, tmp_path / "whole", learning_rate=0.01).run()
+    epochs = train(trainer(whole, tmp_path / "whole", learning_rate=0.01))
 
     with pytest.raises(StoppedError):
-        trainer(fake_quantized(), tmp_path / "cut", recorder=Recorder(stop_at=12), learning_rate=0.01).run()
+        train(trainer(fake_quantized(), tmp_path / "cut", recorder=Recorder(stop_at=12), learning_rate=0.01))
     student, recorder = fake_quantized(), Recorder()
-    assert trainer(student, tmp_path / "cut", recorder=recorder, learning_rate=0.01).run() == epochs
+    assert train(trainer(student, tmp_path / "cut", recorder=recorder, learning_rate=0.01)) == epochs
     assert recorder.steps == [11, 12, 13, 14, 15]  # the two complete epochs of five steps are behind it
     assert_same(constants(student), constants(whole))
 
 
 def test_an_interruption_in_the_first_epoch_leaves_nothing(tmp_path):
     with pytest.raises(StoppedError):
-        trainer(fake_quantized(), tmp_path, recorder=Recorder(stop_at=3)).run()
+        train(trainer(fake_quantized(), tmp_path, recorder=Recorder(stop_at=3)))
     assert not list(tmp_path.iterdir())
 
 
@@ -140,13 +155,13 @@ def test_a_damaged_state_starts_over(tmp_path):
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "state.npz").write_bytes(b"PK\x03\x04 damaged")
     recorder = Recorder()
-    trainer(fake_quantized(), tmp_path, recorder=recorder, epochs=1).run()
+    train(trainer(fake_quantized(), tmp_path, recorder=recorder, epochs=1))
     assert recorder.steps[0] == 1
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
     with pytest.raises(ConversionFailedError, match="diverged") as caught:
-        trainer(Pruned.of(tiny.graph(), ("second",), 0.5, steps=15), tmp_path, learning_rate=1e30).run()
+        train(trainer(Pruned.of(tiny.graph(), ("second",), 0.5, steps=15), tmp_path, learning_rate=1e30))
     assert "epoch 1, step" in caught.value.where
     assert "--learning-rate" in caught.value.next_step
 
@@ -179,7 +194,7 @@ def test_epochs_before_all_zeros_are_there_do_not_count():
 def test_without_labels_the_float_prediction_is_the_right_one(tmp_path):
     validation = tiny.dataset(30, labelled=False)
     run = trainer(fake_quantized(share=1), tmp_path, validation=validation, epochs=1)
-    (found,) = run.run()
+    (found,) = train(run)
     assert not found.labelled
     assert "agreement with float" in found.sentence(1)
     assert found.validation_accuracy > 0.6  # int8 of a float model agrees with it
@@ -190,7 +205,7 @@ def test_pruning_leaves_the_zeros_asked_for(tmp_path, sparsity):
     graph = tiny.graph()
     student = Pruned.of(graph, ("second", "last"), sparsity, steps=15)
     run = trainer(student, tmp_path, learning_rate=0.01)
-    epochs = run.run()
+    epochs = train(run)
     found = weights(student.result())
     for name in ("second", "last"):
         # tfmot rounds the number of weights that are kept.
@@ -206,19 +221,19 @@ def test_pruning_leaves_the_zeros_asked_for(tmp_path, sparsity):
 
 def test_pruning_goes_on_after_an_interruption(tmp_path):
     whole = Pruned.of(tiny.graph(), ("second",), 0.5, steps=15)
-    trainer(whole, tmp_path / "whole", learning_rate=0.01).run()
+    train(trainer(whole, tmp_path / "whole", learning_rate=0.01))
     cut = Pruned.of(tiny.graph(), ("second",), 0.5, steps=15)
     with pytest.raises(StoppedError):
-        trainer(cut, tmp_path / "cut", recorder=Recorder(stop_at=7), learning_rate=0.01).run()
+        train(trainer(cut, tmp_path / "cut", recorder=Recorder(stop_at=7), learning_rate=0.01))
     student = Pruned.of(tiny.graph(), ("second",), 0.5, steps=15)
-    trainer(student, tmp_path / "cut", learning_rate=0.01).run()
+    train(trainer(student, tmp_path / "cut", learning_rate=0.01))
     np.testing.assert_array_equal(weights(student.result())["second"], weights(whole.result())["second"])
 
 
 def test_clustering_leaves_few_values(tmp_path):
     student = Clustered.of(tiny.graph(), ("second", "third"), 4)
     start = {name: weight.copy() for name, weight in weights(student.result()).items()}
-    trainer(student, tmp_path, learning_rate=0.01).run()
+    train(trainer(student, tmp_path, learning_rate=0.01))
     found = weights(student.result())
     assert len(np.unique(found["second"])) <= 4
     assert len(np.unique(found["third"])) <= 4
@@ -233,10 +248,10 @@ def test_clustering_leaves_few_values(tmp_path):
 
 def test_clustering_keeps_the_zeros_of_pruning(tmp_path):
     pruned = Pruned.of(tiny.graph(), ("second",), 0.5, steps=5)
-    trainer(pruned, tmp_path / "prune", epochs=1).run()
+    train(trainer(pruned, tmp_path / "prune", epochs=1))
     graph = pruned.result()
     student = Clustered.of(graph, ("second",), 8, keep_zeros=True)
-    trainer(student, tmp_path / "cluster", learning_rate=0.01).run()
+    train(trainer(student, tmp_path / "cluster", learning_rate=0.01))
     zero = weights(graph)["second"] == 0
     found = weights(student.result())["second"]
     assert not found[zero].any()
@@ -252,7 +267,7 @@ def test_cross_entropy_follows_the_labels(tmp_path):
     student = fake_quantized()
     run = trainer(student, tmp_path, loss="cross-entropy", learning_rate=0.02, epochs=6)
     before = run.untrained()
-    run.run()
+    train(run)
     assert run.untrained().validation_loss < 0.97 * before.validation_loss
 
 
