@@ -24,6 +24,7 @@ from resnet_edge.verification.opening import (
     engine_title,
     lost,
     open_each,
+    saturation_notes,
 )
 from resnet_edge.verification.report import ArtifactReport, Report
 from resnet_edge.verification.target import BundleTarget
@@ -122,7 +123,8 @@ class Verification:
             data = open_images(self._target, self._options)
         with self._stages.stage("check the files"):
             self._check_files()
-            self._warn_of_saturation()
+            if "local" in self._options.runners:
+                self._notes += saturation_notes(self._target.candidates)
         with contextlib.ExitStack() as stack:
             with self._stages.stage("reach the runners"):
                 machines, checks = connect(runners, stack, self._options.require)
@@ -136,7 +138,7 @@ class Verification:
             if self._options.latency or self._options.min_speedup is not None:
                 artifacts = self._time(machines, ran, artifacts)
             changed = self._gallery(ran)
-        return self._report(machines, ran, artifacts, changed)
+        return self._report(machines, ran, [*artifacts, *self._not_run(ran)], changed)
 
     def _check_files(self) -> None:
         from resnet_edge.verification.files import check_files
@@ -144,18 +146,6 @@ class Verification:
         target = self._target
         if isinstance(target, BundleTarget):
             self._checks += [check_files(target, candidate) for candidate in target.candidates]
-
-    def _warn_of_saturation(self) -> None:
-        """Say so where this machine's processor may cut off integer sums that others compute exactly."""
-        from resnet_edge.engines.cpu import saturating_uint8_kernels
-        from resnet_edge.inspection.onnx_saturation import saturation
-
-        if "local" not in self._options.runners or not saturating_uint8_kernels():
-            return
-        for candidate in self._target.candidates:
-            found = saturation(candidate.path) if candidate.format == "onnx" else None
-            if found is not None and found.affected:
-                self._notes.append(f"{candidate.name}: {found}")
 
     def _run_all(self, machines: Sequence[Connected], data: VerificationData, folder: Path) -> Ran:
         """Send the images through every artifact, and through the float model if that was not done before."""
@@ -227,7 +217,7 @@ class Verification:
                 outputs,
                 confidence=confidence,
                 probabilities=ran.probabilities,
-                step=self._step(candidate),
+                step=self._output_scale(candidate),
             )
             self._checks += check_parity(parity, self._limits, subject)
             accuracy = None
@@ -238,16 +228,8 @@ class Verification:
                 )
             self._checks += check_accuracy(accuracy, self._limits, subject)
         machine = next(each.machine for each in machines if each.runner.name == place.runner)
-        return ArtifactReport(
-            path=candidate.name,
-            format=candidate.format,
-            precision=candidate.precision,
-            size=candidate.size,
-            runner=place.runner,
-            engine=engine_title(candidate.format, self._options.kernels, machine),
-            parity=parity,
-            accuracy=accuracy,
-        )
+        engine = engine_title(candidate.format, self._options.kernels, machine)
+        return replace(_row(place, engine), parity=parity, accuracy=accuracy)
 
     def _compare_machines(self, machines: Sequence[Connected], ran: Ran) -> None:
         """Every artifact on every device against itself on this machine."""
@@ -256,11 +238,16 @@ class Verification:
         half = any(has_half_arithmetic(each.machine) for each in machines)
         for place, there in ran.outputs.items():
             here = ran.outputs.get(replace(place, runner="local"))
-            if place.runner == "local" or here is None:
-                continue
-            quantized = self._quantized(place.candidate)
-            promise = promised(place.candidate, quantized, self._options.kernels, half=half)
-            self._checks.append(compare_machines(place, here, there, promise))
+            if place.runner != "local" and here is not None:
+                quantized = self._quantized(place.candidate)
+                promise = promised(place.candidate, quantized, self._options.kernels, half=half)
+                self._checks.append(compare_machines(place, here, there, promise))
+
+    def _not_run(self, ran: Ran) -> list[ArtifactReport]:
+        """The artifacts that did not run, as the checks say why."""
+        runners = dict.fromkeys(self._options.runners)
+        places = [Place(candidate=each, runner=name) for name in runners for each in self._target.candidates]
+        return [_row(place, "not run") for place in places if place not in ran.outputs]
 
     def _subject(self, place: Place, data: VerificationData) -> Subject:
         from resnet_edge.verification.gates import Subject
@@ -283,7 +270,7 @@ class Verification:
             return self._target.quantized(candidate)
         return None
 
-    def _step(self, candidate: Candidate) -> float | None:
+    def _output_scale(self, candidate: Candidate) -> float | None:
         """The scale of an integer output."""
         quantized = self._quantized(candidate)
         if quantized is None:
@@ -332,7 +319,7 @@ class Verification:
     def _gallery(self, ran: Ran) -> tuple[ChangedImage, ...]:
         from resnet_edge.verification.gallery import changed_images
 
-        several = len(self._options.runners) > 1
+        several = len(set(self._options.runners)) > 1
         return changed_images(
             ran.data,
             ran.reference,
@@ -368,6 +355,19 @@ class Verification:
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             seconds=dict(self._stages.seconds),
         )
+
+
+def _row(place: Place, engine: str) -> ArtifactReport:
+    """An artifact without its figures."""
+    candidate = place.candidate
+    return ArtifactReport(
+        path=candidate.name,
+        format=candidate.format,
+        precision=candidate.precision,
+        size=candidate.size,
+        runner=place.runner,
+        engine=engine,
+    )
 
 
 def _comparable(

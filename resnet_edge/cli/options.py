@@ -78,6 +78,9 @@ _MODEL_OPTIONS = (
         help="What happens to pixels before the model: raw, unit, tf, caffe, "
         "torch or MEAN/STD. Default: what the weights were trained with; raw for a bare file.",
     ),
+    click.option(
+        "--fold-input", is_flag=True, help="The normalization goes into the files: they take pixels 0..255."
+    ),
     click.option("--labels", type=_FILE, metavar="FILE", help="Names of the classes, one a line."),
     click.option(
         "--custom-objects",
@@ -102,9 +105,6 @@ _FILE_OPTIONS = (
     ),
     click.option("--batch", type=Batch(), default="1", show_default=True, help="Images a run."),
     click.option("--no-fold", is_flag=True, help="Keep batch norms as they are."),
-    click.option(
-        "--fold-input", is_flag=True, help="Put the normalization into the files: they take pixels 0..255."
-    ),
     click.option("--opset", type=int, default=17, show_default=True, help="ONNX operator set."),
     click.option(
         "--onnx-layout",

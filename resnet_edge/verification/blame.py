@@ -43,7 +43,7 @@ def blame(graph: Graph, layers: Sequence[Layer], run: ExposedRun) -> Layers:
         images=len(run.outputs),
         first=first.node if first else "",
         worst=worst.node if worst else "",
-        kernel_bugs=tuple(layer.node for layer in wrong),
+        wrong=tuple(layer.node for layer in wrong),
         sentence=f"{'; '.join(parts)} ({_counted(len(run.outputs), 'image')}).",
     )
 

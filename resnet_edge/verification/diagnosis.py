@@ -87,7 +87,7 @@ class Diagnosis:
         except ModelRejectedError as error:
             return None, subject.check("operators", "fail", f"{error.what}: {error.found}")
         self._looked_into[candidate] = quantized, layers
-        verdict: Verdict = "fail" if layers.kernel_bugs else "pass"
+        verdict: Verdict = "fail" if layers.wrong else "pass"
         return layers, subject.check("operators", verdict, layers.sentence)
 
     def waterfall(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from resnet_edge.data.preprocessing import Preprocessing
     from resnet_edge.engines import Engine
     from resnet_edge.graph.geometry import Shape
     from resnet_edge.inspection.files import FileFormat
@@ -149,8 +150,13 @@ def _image(kind: FileFormat, report: FileReport, path: Path) -> tuple[Layout, Sh
     return "nhwc", tuple(fixed)
 
 
-def check_match(file: ForeignFile, model: FloatModel) -> tuple[str, ...]:
+def check_match(file: ForeignFile, model: FloatModel, contract: Preprocessing) -> tuple[str, ...]:
     """See that a file can have been made from a model; what is odd but possible is returned as notes.
+
+    Args:
+        file: The file.
+        model: The float model.
+        contract: What is done to an image before the file sees it.
 
     Raises:
         ModelRejectedError: It takes images of another size, or gives another number of classes.
@@ -168,10 +174,10 @@ def check_match(file: ForeignFile, model: FloatModel) -> tuple[str, ...]:
             allowed="; ".join(f"as the model {what}: {theirs}" for what, _, theirs in differences),
             next_step="name the model that the file was converted from",
         )
-    return _range_notes(file, model)
+    return _range_notes(file, contract)
 
 
-def _range_notes(file: ForeignFile, model: FloatModel) -> tuple[str, ...]:
+def _range_notes(file: ForeignFile, contract: Preprocessing) -> tuple[str, ...]:
     """Whether model inputs fit an integer input's range; another contract at conversion shows here first."""
     quantization = file.input.quantization
     if quantization is None:
@@ -179,7 +185,7 @@ def _range_notes(file: ForeignFile, model: FloatModel) -> tuple[str, ...]:
     limits = np.iinfo(file.input.dtype)
     ends = np.array([limits.min, limits.max]) - quantization.zero_points[0]
     low, high = ends * quantization.scales[0]
-    scale, offset = model.preprocessing.affine()
+    scale, offset = contract.affine()
     inputs = np.stack([offset, offset + 255 * scale])
     slack = _RANGE_SLACK * (high - low)
     if inputs.min() >= low - slack and inputs.max() <= high + slack and np.ptp(inputs) >= (high - low) / 4:
@@ -187,7 +193,7 @@ def _range_notes(file: ForeignFile, model: FloatModel) -> tuple[str, ...]:
     made = f"{inputs.min():.4g} to {inputs.max():.4g}"
     note = (
         f"the file's input holds {low:.4g} to {high:.4g}, but the contract "
-        f"{model.preprocessing.describe()!r} makes {made} of pixels: check --preprocess"
+        f"{contract.describe()!r} makes {made} of pixels: check --preprocess"
     )
     return (note,)
 

@@ -16,6 +16,10 @@ from resnet_edge.verification.report import Check
 if TYPE_CHECKING:
     from resnet_edge.verification.report import Accuracy, Latency, Parity, Ratio, Verdict
 
+WEIGHTS_ONLY_DB = 15.0
+"""Least SQNR where 8 bits are the weights' alone (``int16x8``, ``int8-weights``): trained ResNets of 8 and 20
+layers have 36 to 50 dB, which leaves 20 dB for deeper ones."""
+
 _SEEDED = (
     "seeded inputs decide nothing about integers, whose ranges are set for images: give some with --data DATA"
 )
@@ -35,8 +39,9 @@ class Limits:
             float16 constants ``HALF_TOLERANCE`` of it, because they have 11 significant bits. No default for
             integers, whose largest error depends on how wide the output's range is.
         min_agreement: Percent of the images with the float prediction.
-        min_sqnr: dB. By default ``COLLAPSED_DB`` for what is quantized to integers: a file below it is of no
-            use, whatever the model. How far above it a good file comes depends on the model.
+        min_sqnr: dB. By default ``COLLAPSED_DB`` where activations are 8 bits: a file below it is of no use,
+            whatever the model; how far above it a good file comes depends on the model. ``WEIGHTS_ONLY_DB``
+            where only weights are.
         max_drop: Percentage points of top-1 accuracy.
         min_speedup: Times as fast as the float32 artifact of the same format.
         confidence: Of every decision that is made on a sample.
@@ -100,6 +105,13 @@ class Subject:
             return HALF_TOLERANCE if self.half else FLOAT_TOLERANCE
         recipe = RECIPES.get(self.precision)
         return HALF_TOLERANCE if recipe is not None and recipe.arithmetic == "float16" else None
+
+    @property
+    def least_sqnr(self) -> float:
+        """In dB, where the user gives no limit."""
+        recipe = RECIPES.get(self.precision)
+        coarse = self.tuned or recipe is None or recipe.arithmetic == "int8"
+        return COLLAPSED_DB if coarse else WEIGHTS_ONLY_DB
 
     @property
     def undecidable(self) -> bool:
@@ -167,7 +179,7 @@ def _check_error(parity: Parity, asked: float | None, subject: Subject) -> Check
 
 def _check_sqnr(parity: Parity, asked: float | None, subject: Subject) -> Check:
     """The ratio of signal and noise."""
-    limit = COLLAPSED_DB if asked is None else asked
+    limit = subject.least_sqnr if asked is None else asked
     found = parity.sqnr_db
     verdict, advice = _settle(found is None or found >= limit, subject)
     figure = "equal outputs" if found is None else f"SQNR {found:.1f} dB"

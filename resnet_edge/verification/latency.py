@@ -7,15 +7,17 @@ alike, so that resampling single runs would promise too much.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from resnet_edge.errors import RunnerUnreachableError
 from resnet_edge.verification.report import Latency, Ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -43,7 +45,7 @@ def measure_latency(
     confidence: float,
     emulated: bool = False,
     progress: Callable[[int], None] = lambda _: None,
-) -> dict[Name, Latency]:
+) -> tuple[dict[Name, Latency], dict[Name, RunnerUnreachableError]]:
     """Time artifacts against each other.
 
     Args:
@@ -57,28 +59,43 @@ def measure_latency(
         emulated: Whether the machine is, so that times say nothing about real hardware.
         progress: Is told how many of the ``ROUNDS`` are done.
 
-    Raises:
-        RunnerUnreachableError: An artifact's process, or the machine, does not answer.
+    Returns:
+        The latencies, and the artifacts whose process stopped answering, with what it said last.
     """
-    turns = {name: _runs_a_turn(timer, runs, warmup) for name, timer in timers.items()}
+    turns: dict[Name, int] = {}
     rounds: dict[Name, list[list[float]]] = {name: [] for name in timers}
+    lost: dict[Name, RunnerUnreachableError] = {}
+    for name, timer in timers.items():
+        with _losing(name, lost):
+            turns[name] = _runs_a_turn(timer, runs, warmup)
     for number in range(ROUNDS):
         # Every other round runs backwards, so that no artifact always follows the same one.
-        for name in list(timers)[:: 1 if number % 2 == 0 else -1]:
-            rounds[name].append(timers[name].time(turns[name], warmup=1))
+        for name in [name for name in timers if name not in lost][:: 1 if number % 2 == 0 else -1]:
+            with _losing(name, lost):
+                rounds[name].append(timers[name].time(turns[name], warmup=1))
         progress(number + 1)
-    times = {name: np.array(taken) for name, taken in rounds.items()}
-    return {
+    times = {name: np.array(taken) for name, taken in rounds.items() if name not in lost}
+    found = {
         name: _summary(
-            timer,
-            times[name],
+            timers[name],
+            taken,
             warmup=warmup,
             threads=threads,
             speedup=_speedup(times, name, baselines.get(name, name), confidence),
             emulated=emulated,
         )
-        for name, timer in timers.items()
+        for name, taken in times.items()
     }
+    return found, lost
+
+
+@contextlib.contextmanager
+def _losing(name: Name, lost: dict[Name, RunnerUnreachableError]) -> Iterator[None]:
+    """Give up an artifact whose process does not answer; the others go on."""
+    try:
+        yield
+    except RunnerUnreachableError as error:
+        lost[name] = error
 
 
 def _runs_a_turn(timer: Timer, runs: int, warmup: int) -> int:

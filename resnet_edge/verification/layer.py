@@ -49,7 +49,7 @@ class Layers:
         images: On how many images.
         first: The first guilty layer: where the error as run grows beyond what is usual; empty for none.
         worst: The layer with the largest error of its own.
-        kernel_bugs: Layers whose operator computes something else than the integer reference.
+        wrong: Layers whose operator computes something else than the reference, by itself or in the file.
         sentence: The finding, for people.
     """
 
@@ -57,5 +57,5 @@ class Layers:
     images: int
     first: str
     worst: str
-    kernel_bugs: tuple[str, ...]
+    wrong: tuple[str, ...]
     sentence: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,7 +11,6 @@ from resnet_edge.runners import Load
 from resnet_edge.verification.report import Check
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Callable, Mapping, Sequence
 
     from resnet_edge.errors import ResnetEdgeError
@@ -134,6 +134,21 @@ def open_each(
             except RunnerUnreachableError as error:
                 checks.append(lost(place, error, settings.required))
     return opened, checks
+
+
+def saturation_notes(candidates: Sequence[Candidate]) -> list[str]:
+    """What to say where this machine's processor may cut off integer sums that others compute exactly."""
+    from resnet_edge.engines.cpu import saturating_uint8_kernels
+    from resnet_edge.inspection.onnx_saturation import saturation
+
+    if not saturating_uint8_kernels():
+        return []
+    notes = []
+    for candidate in candidates:
+        with contextlib.suppress(ModelRejectedError):  # damaged: opening it says so
+            if candidate.format == "onnx" and (found := saturation(candidate.path)).affected:
+                notes.append(f"{candidate.name}: {found}")
+    return notes
 
 
 def lost(place: Place, error: ResnetEdgeError, required: Sequence[str]) -> Check:

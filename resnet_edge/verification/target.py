@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -206,7 +206,7 @@ class ForeignTarget(Target):
     Args:
         path: The file.
         against: A registry name, a model file or a bundle.
-        options: Weights, preprocessing and the like for that model.
+        options: Weights, preprocessing and the like for that model; ``fold_input``: the file takes pixels.
 
     Raises:
         UsageError: There is no such model.
@@ -217,9 +217,11 @@ class ForeignTarget(Target):
     def __init__(self, path: Path, against: str, options: ExportOptions) -> None:
         from resnet_edge.verification.foreign import check_match, open_foreign
 
-        file, model = open_foreign(path), open_against(against, options)
+        file, model = open_foreign(path), open_against(against, replace(options, fold_input=False))
         self.name = self.model_name = path.name
         self.contract = self.artifact_contract = model.preprocessing
+        if options.fold_input:
+            self.artifact_contract = self.contract.folded()
         self.classes, self.labels, self.half = model.classes, model.labels, model.half
         size = bundles.size(path)
         self.candidates = (
@@ -227,7 +229,7 @@ class ForeignTarget(Target):
                 path=path, format=file.format, precision=file.precision, size=size, step=file.output_step
             ),
         )
-        self.notes = (file.describe(), *model.warnings, *check_match(file, model))
+        self.notes = (file.describe(), *model.warnings, *check_match(file, model, self.artifact_contract))
         self.reference = f"{model.name} in {model.engine}"
         self._model = model
 

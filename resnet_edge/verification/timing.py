@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from resnet_edge.errors import RunnerUnreachableError
 from resnet_edge.verification.latency import ROUNDS, measure_latency
 from resnet_edge.verification.opening import lost, open_each
 
@@ -42,33 +41,30 @@ def time_everywhere(
     checks: list[Check] = []
     for machine in machines:
         mine = [place for place in places if place.runner == machine.runner.name]
-        with stages.stage(f"time {len(mine)} artifacts on {machine.runner.name}", total=ROUNDS) as done:
-            try:
-                with contextlib.ExitStack() as stack:
-                    timers, refused = open_each(
-                        lambda runner, load: runner.timer(load),
-                        [place.candidate for place in mine],
-                        [machine],
-                        settings,
-                    )
-                    checks += refused
-                    for timer in timers.values():
-                        stack.callback(timer.close)
-                    floats = {
-                        place.candidate.format: place
-                        for place in timers
-                        if place.candidate.precision == "fp32"
-                    }
-                    times |= measure_latency(
-                        timers,
-                        baselines={place: floats.get(place.candidate.format, place) for place in timers},
-                        runs=RUNS,
-                        warmup=WARMUP,
-                        threads=settings.threads,
-                        confidence=confidence,
-                        emulated=machine.machine.emulated,
-                        progress=done,
-                    )
-            except RunnerUnreachableError as error:
-                checks += [lost(place, error, settings.required) for place in mine]
+        title = f"time {len(mine)} artifacts on {machine.runner.name}"
+        with stages.stage(title, total=ROUNDS) as done, contextlib.ExitStack() as stack:
+            timers, refused = open_each(
+                lambda runner, load: runner.timer(load),
+                [place.candidate for place in mine],
+                [machine],
+                settings,
+            )
+            for timer in timers.values():
+                stack.callback(timer.close)
+            floats = {
+                place.candidate.format: place for place in timers if place.candidate.precision == "fp32"
+            }
+            found, silent = measure_latency(
+                timers,
+                baselines={place: floats.get(place.candidate.format, place) for place in timers},
+                runs=RUNS,
+                warmup=WARMUP,
+                threads=settings.threads,
+                confidence=confidence,
+                emulated=machine.machine.emulated,
+                progress=done,
+            )
+            times |= found
+            checks += refused
+            checks += [lost(place, error, settings.required) for place, error in silent.items()]
     return times, checks

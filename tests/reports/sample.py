@@ -150,7 +150,7 @@ def _layers(*, broken: bool) -> Layers:
         images=64,
         first=bad if broken else "",
         worst=bad if broken else found[1].node,
-        kernel_bugs=(bad,) if broken else (),
+        wrong=(bad,) if broken else (),
         sentence=(
             f"{bad} (Conv2D) computes something else than the integer reference: off by 9 LSB on its own, "
             "where 1 LSB is allowed (n = 64); everything after it inherits the error."

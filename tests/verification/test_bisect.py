@@ -26,6 +26,8 @@ from tests.verification.artifacts import network, quantized_as, write
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from resnet_edge.verification.layer import OperatorVerdict
+
 FORMATS = ("tflite", "onnx")
 
 
@@ -81,11 +83,12 @@ def test_the_operator_to_blame(tmp_path: Path) -> None:
     healthy = compare_layers(path, "tflite", quantized, images(quantized.graph))
     assert operator_to_blame(healthy).node == healthy.worst
     assert healthy.worst not in ("two", "three")
-    for wrong, named in (
+    cases: tuple[tuple[dict[str, OperatorVerdict], str], ...] = (
         ({"three": "kernel bug"}, "three"),
         ({"three": "differs in file"}, "three"),
         ({"two": "differs in file", "three": "kernel bug"}, "three"),
-    ):
+    )
+    for wrong, named in cases:
         layers = [replace(layer, verdict=wrong.get(layer.node, layer.verdict)) for layer in healthy.layers]
         assert operator_to_blame(replace(healthy, layers=tuple(layers))).node == named
 

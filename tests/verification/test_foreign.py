@@ -62,7 +62,7 @@ def test_mlperf_tiny_int8_file_against_its_own_float_model(model):
     file = open_foreign(path)
     assert (file.format, file.precision, file.layout) == ("tflite", "int8", "nhwc")
     assert (file.input.dtype, file.output.dtype, file.output_step) == ("int8", "int8", 1 / 256)
-    assert check_match(file, model) == ()
+    assert check_match(file, model, model.preprocessing) == ()
     dataset = open_dataset(str(data), model.preprocessing)
     inputs = np.concatenate(list(dataset.batches()))
     with file.open() as engine:
@@ -155,7 +155,7 @@ def test_another_model_is_one_clear_error(model):
     file = open_foreign(shared_file("mlperf_tiny_resnet8_int8.tflite"))
     other = replace(model, image_shape=(28, 28, 1), classes=100, name="other")
     with pytest.raises(ModelRejectedError, match="not made from this model") as raised:
-        check_match(file, other)
+        check_match(file, other, other.preprocessing)
     assert raised.value.exit_code == 3
     for text in ("(32, 32, 3)", "10"):
         assert text in raised.value.found
@@ -166,7 +166,7 @@ def test_another_model_is_one_clear_error(model):
 def test_inputs_that_the_file_cannot_hold_are_noted():
     file = open_foreign(shared_file("mlperf_tiny_resnet8_int8.tflite"))
     wrong = open_against(shared_file("mlperf_tiny_resnet8.h5"), ExportOptions(preprocess="torch"))
-    (note,) = check_match(file, wrong)
+    (note,) = check_match(file, wrong, wrong.preprocessing)
     assert "holds 0 to 255" in note
     assert "--preprocess" in note
 
@@ -225,7 +225,7 @@ def test_a_bundle_as_the_float_model(bundle):
     kept = open_against(bundle, ExportOptions())
     assert kept.preprocessing.name == "tf"
     file = open_foreign(next(bundle.glob("*.onnx")))
-    check_match(file, kept)
+    check_match(file, kept, kept.preprocessing)
     inputs = np.random.default_rng(0).uniform(-1, 1, (3, *kept.image_shape)).astype(np.float32)
     with file.open() as engine:
         # Float32 sums in another order; Keras against ONNX Runtime is allowed 1e-4 everywhere.

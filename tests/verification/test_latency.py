@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from resnet_edge.converters import ConversionSettings, load_converter
-from resnet_edge.errors import ModelRejectedError
+from resnet_edge.errors import ModelRejectedError, RunnerUnreachableError
 from resnet_edge.runners import Load
 from resnet_edge.runners.local import LocalRunner
 from resnet_edge.verification.latency import ROUNDS, compare, measure_latency
@@ -60,7 +60,9 @@ def measure(timers, *, runs=100, warmup=7, **options):
         "confidence": 0.95,
         **options,
     }
-    return measure_latency(timers, runs=runs, warmup=warmup, **settings)
+    found, lost = measure_latency(timers, runs=runs, warmup=warmup, **settings)
+    assert not lost
+    return found
 
 
 def test_artifacts_take_turns_in_alternating_order_and_cold_runs_do_not_count():
@@ -145,3 +147,22 @@ def test_a_file_that_the_runtime_refuses_leaves_no_process(tmp_path):
     path.write_bytes(b"nothing")
     with LocalRunner() as runner, pytest.raises(ModelRejectedError):
         runner.timer(Load(artifact=path, format="onnx"))
+
+
+def test_a_process_that_ends_costs_its_own_latency_only():
+    class Ending(KnownTimer):
+        def time(self, runs: int, *, warmup: int = 0) -> list[float]:
+            if self.runs > 20:
+                raise RunnerUnreachableError("the agent ended")
+            return super().time(runs, warmup=warmup)
+
+    timers = {
+        "lasting": KnownTimer("lasting", 2.0, [], steady()),
+        "ending": Ending("ending", 1.0, [], steady()),
+    }
+    settings = {"baselines": {"lasting": "ending"}, "threads": 1, "confidence": 0.95}
+    found, lost = measure_latency(timers, runs=100, warmup=2, **settings)
+    assert list(found) == ["lasting"]
+    assert found["lasting"].median_ms == 2.0
+    assert found["lasting"].speedup is None
+    assert list(lost) == ["ending"]

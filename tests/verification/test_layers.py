@@ -54,7 +54,7 @@ def by_name(layers: Layers) -> dict[str, Layer]:
 
 def assert_healthy(layers: Layers) -> None:
     assert {layer.verdict for layer in layers.layers} <= HEALTHY, layers.layers
-    assert layers.kernel_bugs == ()
+    assert layers.wrong == ()
     assert "no kernel bug" in layers.sentence
 
 
@@ -144,7 +144,7 @@ def test_a_scale_changed_in_the_file_is_found_where_it_is(format_: str, tmp_path
     edit_scale(path, "two", 1.25)
     layers = compare(path, quantized)
     assert layers.first == "two"
-    assert layers.kernel_bugs[0] == "two"
+    assert layers.wrong[0] == "two"
     assert by_name(layers)["one"].verdict in HEALTHY
     assert by_name(layers)["two"].verdict == "differs in file"
     assert "the file differs from its spec: two (Conv2D)" in layers.sentence
@@ -159,7 +159,7 @@ def test_a_constant_changed_in_the_file_is_found_where_it_is(
     path = write(quantized, tmp_path, format_)
     edit_constant(path, "three", "weight", lambda weight: weight[::-1])
     layers = compare(path, quantized)
-    assert layers.kernel_bugs == ("three",)
+    assert layers.wrong == ("three",)
     assert layers.first == "three"
 
 
@@ -169,7 +169,7 @@ def test_a_clipped_bias_is_found_where_it_is(format_: str, tmp_path: Path) -> No
     path = write(quantized, tmp_path, format_)
     bias = quantized.constants["two/bias"]
     clipped = replace(quantized, constants={**quantized.constants, "two/bias": np.clip(bias, -99, 99)})
-    assert compare(path, clipped).kernel_bugs == ("two",)
+    assert compare(path, clipped).wrong == ("two",)
 
 
 @pytest.mark.parametrize("form", [TFLiteForm, OnnxForm])
@@ -192,7 +192,7 @@ def test_a_kernel_that_is_wrong_by_itself_is_a_kernel_bug(
 
     monkeypatch.setattr(form, "open_operator", broken)
     layers = compare(write(quantized, tmp_path, form.format), quantized)
-    assert layers.kernel_bugs == ("three",)
+    assert layers.wrong == ("three",)
     three = by_name(layers)["three"]
     assert (three.verdict, three.max_lsb) == ("kernel bug", 2)
     assert "kernel bug: three (Conv2D) differs from the reference on the same inputs" in layers.sentence
@@ -205,7 +205,7 @@ def test_not_a_number_is_a_finding(format_: str, tmp_path: Path) -> None:
     edit_constant(path, "two", "bias", lambda bias: bias * np.nan)
     layers = compare(path, quantized)
     # Clamps behind it may turn NaN into a number, as each runtime likes.
-    assert layers.kernel_bugs[0] == "two"
+    assert layers.wrong[0] == "two"
     ratio = by_name(layers)["two"].as_run_db
     assert ratio is not None
     assert ratio < -1000

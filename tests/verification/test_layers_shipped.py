@@ -63,7 +63,7 @@ def test_a_healthy_artifact_has_no_kernel_bug_and_no_unusual_layer(
     format_: str, precision: str, shipped: Shipped
 ) -> None:
     layers = compare(*shipped.artifact(format_, precision), shipped)
-    assert layers.kernel_bugs == ()
+    assert layers.wrong == ()
     assert layers.first == ""
     assert layers.sentence.startswith("no kernel bug")
     allowed = {"exact", "within 1 LSB"} if precision.startswith("int8") else {"rounding"}
@@ -96,7 +96,7 @@ def test_a_clipped_bias_is_named(format_: str, shipped: Shipped, tmp_path: Path)
     path, quantized = shipped.artifact(format_, "int8")
     edited = Path(shutil.copy(path, tmp_path / path.name))
     edit_constant(edited, "layer2.0.conv1", "bias", lambda bias: np.clip(bias, -500, 500))
-    assert compare(edited, quantized, shipped).kernel_bugs == ("layer2.0.conv1",)
+    assert compare(edited, quantized, shipped).wrong == ("layer2.0.conv1",)
 
 
 def test_a_wrong_zero_point_is_named(shipped: Shipped) -> None:

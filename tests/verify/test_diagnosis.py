@@ -20,7 +20,7 @@ def test_every_step_and_every_layer_is_looked_at(small_bundle, kernels):
     assert report.exit_code == PASSED
     for artifact in report.artifacts:
         assert artifact.layers is not None
-        assert artifact.layers.kernel_bugs == ()
+        assert artifact.layers.wrong == ()
         assert all(layer.verdict != "not run" for layer in artifact.layers.layers)
         steps = [step.name for step in artifact.waterfall]
         assert steps[0] == "folded graph"
