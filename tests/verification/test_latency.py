@@ -156,12 +156,12 @@ def test_a_process_that_ends_costs_its_own_latency_only():
                 raise RunnerUnreachableError("the agent ended")
             return super().time(runs, warmup=warmup)
 
-    timers = {
+    timers: dict[str, KnownTimer] = {
         "lasting": KnownTimer("lasting", 2.0, [], steady()),
         "ending": Ending("ending", 1.0, [], steady()),
     }
-    settings = {"baselines": {"lasting": "ending"}, "threads": 1, "confidence": 0.95}
-    found, lost = measure_latency(timers, runs=100, warmup=2, **settings)
+    baselines = {"lasting": "ending"}
+    found, lost = measure_latency(timers, baselines=baselines, runs=100, warmup=2, threads=1, confidence=0.95)
     assert list(found) == ["lasting"]
     assert found["lasting"].median_ms == 2.0
     assert found["lasting"].speedup is None

@@ -200,6 +200,32 @@ def test_folded_inputs_take_pixels(tmp_path):
     options = ExportOptions(weights="fashion-mnist", formats=("tflite",), fold_input=True, preprocess="tf")
     quantize("resnet8", bundle, QuantizeOptions(recipes=("int8",), samples=50, io="uint8"), options)
     assert verify(bundle, VerifyOptions(samples=64)).exit_code == PASSED
+    # Its files by themselves say nothing of that: --fold-input does.
+    file = bundle / "resnet8-fp32.tflite"
+    alone = VerifyOptions(against=str(bundle), data="fashion-mnist", samples=32)
+    assert verify(file, alone).exit_code == FAILED
+    assert verify(file, alone, ExportOptions(fold_input=True)).exit_code == PASSED
+
+
+def test_an_artifact_that_did_not_run_has_its_row(small_bundle, monkeypatch):
+    from resnet_edge.errors import DependencyMissingError
+    from resnet_edge.runners.local import LocalRunner
+
+    whole = LocalRunner.open
+
+    def without_onnx(self, load):
+        if load.format == "onnx":
+            raise DependencyMissingError("ONNX Runtime is not installed")
+        return whole(self, load)
+
+    monkeypatch.setattr(LocalRunner, "open", without_onnx)
+    report = verify(small_bundle, VerifyOptions(samples=8))
+    assert report.exit_code == PASSED
+    rows = {artifact.path: artifact for artifact in report.artifacts}
+    assert set(rows) == {artifact.path for artifact in read_manifest(small_bundle).artifacts}
+    assert rows["resnet8-int8.onnx"].engine == "not run"
+    assert rows["resnet8-int8.onnx"].parity is None
+    assert rows["resnet8-int8.tflite"].parity is not None
 
 
 @pytest.mark.parametrize(
