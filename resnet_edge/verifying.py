@@ -27,7 +27,6 @@ from resnet_edge.verification.opening import (
     saturation_notes,
 )
 from resnet_edge.verification.report import ArtifactReport, Report
-from resnet_edge.verification.target import BundleTarget
 from resnet_edge.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -142,6 +141,7 @@ class Verification:
 
     def _check_files(self) -> None:
         from resnet_edge.verification.files import check_files
+        from resnet_edge.verification.target import BundleTarget
 
         target = self._target
         if isinstance(target, BundleTarget):
