@@ -378,6 +378,7 @@ def _comparable(
 ) -> Ran:
     """Logits beside logits, or probabilities beside probabilities, where another tool's file may mix them."""
     from resnet_edge.verification.foreign import are_probabilities, make_comparable
+    from resnet_edge.verification.target import BundleTarget
 
     notes: list[str] = []
     if not isinstance(target, BundleTarget):  # a bundle's artifacts give what its model gives, or are wrong
