@@ -6,8 +6,6 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from threadpoolctl import threadpool_limits
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,5 +22,7 @@ def one_blas_thread() -> Iterator[None]:
     BLAS threads wait for each other in a busy loop. For many small products that gains next to nothing on
     idle cores, and on cores that others use it takes ten times as long as one thread does.
     """
+    from threadpoolctl import threadpool_limits  # deferred: it looks at every loaded library
+
     with threadpool_limits(limits=1, user_api="blas"):
         yield
