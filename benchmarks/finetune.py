@@ -119,7 +119,7 @@ def equality(base: Path, folder: Path, options: FinetuneOptions) -> None:
     from resnet_edge.contents import artifact_contract
     from resnet_edge.data.datasets import open_dataset
     from resnet_edge.finetuning.equality import compare
-    from resnet_edge.finetuning.qat import Trainable
+    from resnet_edge.finetuning.qat import FakeQuantized
     from resnet_edge.finetuning.steps import Finetuning
     from resnet_edge.manifest import read_manifest
     from resnet_edge.stages import Stages
@@ -129,7 +129,7 @@ def equality(base: Path, folder: Path, options: FinetuneOptions) -> None:
         .train()
         .student
     )
-    assert isinstance(student, Trainable)
+    assert isinstance(student, FakeQuantized)
     test = open_dataset("fashion-mnist", artifact_contract(read_manifest(base)), split="test")
     found = compare(student.model, student.result(), np.concatenate(list(test.batches())))
     print(

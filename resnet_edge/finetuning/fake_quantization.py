@@ -160,7 +160,7 @@ class WeightScale:
         return weight if self.mask is None else weight * self.mask
 
 
-class LinearConfig(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc] # untyped
+class LayerConfig(tfmot.quantization.keras.QuantizeConfig):  # type: ignore[misc] # untyped
     """How a layer is quantized.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnet_edge.finetuning.bridge import to_tf_keras, with_weights
-from resnet_edge.finetuning.fake_quantization import LinearConfig, Step, TensorQuantizer, WeightScale
+from resnet_edge.finetuning.fake_quantization import LayerConfig, Step, TensorQuantizer, WeightScale
 from resnet_edge.finetuning.frameworks import tfmot
 from resnet_edge.finetuning.losses import logits_model
 from resnet_edge.graph.operators import (
@@ -50,7 +50,7 @@ chose for it, and yet at the side on which the float weight is."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trainable:
+class FakeQuantized:
     """A fake-quantized model that starts as what the spec and its integers compute.
 
     Attributes:
@@ -68,11 +68,11 @@ class Trainable:
     start: Quantized
     steps: Mapping[str, Step]
     groups: Mapping[str, str]
-    configs: Mapping[str, LinearConfig]
+    configs: Mapping[str, LayerConfig]
     scales: Mapping[str, WeightScale]
 
     @classmethod
-    def of(cls, start: Quantized, *, keep_zeros: bool = False) -> Trainable:
+    def of(cls, start: Quantized, *, keep_zeros: bool = False) -> FakeQuantized:
         """Wrap every layer of the graph.
 
         Args:
@@ -90,7 +90,7 @@ class Trainable:
             for name in _integer_linear(start)
         }
         configs = {
-            node.name: LinearConfig(_output_quantizer(node, start, steps), scales.get(node.name))
+            node.name: LayerConfig(_output_quantizer(node, start, steps), scales.get(node.name))
             for node in graph.nodes
         }
 

@@ -25,7 +25,7 @@ from resnet_edge.finetuning.equality import compare, outputs_of
 from resnet_edge.finetuning.float_writing import FloatWriter
 from resnet_edge.finetuning.images import open_streams
 from resnet_edge.finetuning.losses import Objective
-from resnet_edge.finetuning.qat import Trainable
+from resnet_edge.finetuning.qat import FakeQuantized
 from resnet_edge.finetuning.states import state_file
 from resnet_edge.finetuning.students import Start
 from resnet_edge.finetuning.training import Trainer, be_deterministic
@@ -75,7 +75,7 @@ class Trained:
 
     start: Start
     teacher: Graph
-    student: Trainable | Pruned | Clustered
+    student: FakeQuantized | Pruned | Clustered
     training: Stream
     validation: Stream
     record: FinetuneRecord
@@ -151,7 +151,7 @@ class Finetuning:
             GateFailedError: A quantized file has collapsed.
         """
         manifest = bundles.adopt(self.source, folder)
-        if isinstance(trained.student, Trainable):
+        if isinstance(trained.student, FakeQuantized):
             manifest = self._write_integers(folder, manifest, trained, trained.student)
         else:
             manifest = self._write_floats(folder, manifest, trained, trained.student)
@@ -164,7 +164,7 @@ class Finetuning:
         )
 
     def _write_integers(
-        self, folder: Path, manifest: Manifest, trained: Trained, student: Trainable
+        self, folder: Path, manifest: Manifest, trained: Trained, student: FakeQuantized
     ) -> Manifest:
         """The trained recipe's artifacts in the place of the calibrated ones."""
         recipe = trained.start.recipe

@@ -10,7 +10,7 @@ from resnet_edge.errors import UsageError
 from resnet_edge.finetuning.clustering import Clustered
 from resnet_edge.finetuning.layers import choose_layers
 from resnet_edge.finetuning.pruning import Pruned
-from resnet_edge.finetuning.qat import Trainable
+from resnet_edge.finetuning.qat import FakeQuantized
 from resnet_edge.quantization.recipes import RECIPES
 from resnet_edge.quantization.spec import QuantSpec
 from resnet_edge.quantization.storage import load_quantized
@@ -70,7 +70,7 @@ class Start:
             keep_zeros=keep_zeros,
         )
 
-    def student(self, options: FinetuneOptions, steps: int) -> Trainable | Pruned | Clustered:
+    def student(self, options: FinetuneOptions, steps: int) -> FakeQuantized | Pruned | Clustered:
         """The model to train.
 
         Args:
@@ -81,7 +81,7 @@ class Start:
             ModelRejectedError: An operator cannot be fine-tuned; names it.
         """
         if self.quantized is not None:
-            return Trainable.of(self.quantized, keep_zeros=self.keep_zeros)
+            return FakeQuantized.of(self.quantized, keep_zeros=self.keep_zeros)
         if options.sparsity is not None:
             return Pruned.of(self.graph, self.layers, options.sparsity, steps)
         assert options.clusters is not None  # noqa: S101 - checked with the options

@@ -10,7 +10,7 @@ import pytest
 from resnet_edge.errors import ModelRejectedError
 from resnet_edge.finetuning.bridge import with_weights
 from resnet_edge.finetuning.frameworks import tf, tf_keras
-from resnet_edge.finetuning.qat import Trainable
+from resnet_edge.finetuning.qat import FakeQuantized
 from resnet_edge.graph.operators import AveragePool2D
 from resnet_edge.passes import run_passes
 from resnet_edge.quantization.integer import run_integer
@@ -58,7 +58,7 @@ PER_TENSOR = ["conv_groups2", "depthwise_multiplier2", "dense_relu_dense_relu6",
 )
 def test_starts_as_the_integers_that_calibration_chose(name, recipe):
     start = quantized(name, recipe)
-    assert distance(start, Trainable.of(start).model) < WITHIN_A_STEP
+    assert distance(start, FakeQuantized.of(start).model) < WITHIN_A_STEP
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_starts_as_the_integers_that_calibration_chose(name, recipe):
 )
 def test_an_untrained_model_comes_back_as_it_was(name):
     start = quantized(name)
-    back = Trainable.of(start).result()
+    back = FakeQuantized.of(start).result()
     assert back.spec.tensors == start.spec.tensors
     for key, integers in start.constants.items():
         np.testing.assert_array_equal(back.constants[key], integers)
@@ -78,7 +78,7 @@ def test_an_untrained_model_comes_back_as_it_was(name):
 
 def trained(start, *, keep_zeros=False, steps=10, rate=0.04):
     """A few strong steps towards random outputs: every weight and scale moves."""
-    trainable = Trainable.of(start, keep_zeros=keep_zeros)
+    trainable = FakeQuantized.of(start, keep_zeros=keep_zeros)
     inputs = images(start.graph, IMAGES)
     target = np.random.default_rng(1).normal(size=(IMAGES, start.graph.classes)).astype(np.float32)
     optimizer = tf_keras.optimizers.Adam(rate)
@@ -158,7 +158,7 @@ def test_nodes_kept_in_float_stay_so():
         minmax(graph, images(graph, IMAGES)),
         overrides=["stage1/block.0/conv-1=float"],
     )
-    trainable = Trainable.of(start)
+    trainable = FakeQuantized.of(start)
     assert distance(start, trainable.model) < WITHIN_A_STEP
     assert "stage1/block.0/conv-1/weight" not in trainable.result().constants
 
@@ -170,7 +170,7 @@ def test_halves_of_an_average_are_rounded_as_stored_integers_are():
     group = [name for name, quant in start.spec.tensors.items() if quant.scale == odd.scale]
     tensors = dict(start.spec.tensors) | {name: replace(odd, zero_point=odd.zero_point) for name in group}
     start = replace(start, spec=replace(start.spec, tensors=tensors))
-    assert distance(start, Trainable.of(start).model) < WITHIN_A_STEP
+    assert distance(start, FakeQuantized.of(start).model) < WITHIN_A_STEP
 
 
 def test_an_operator_kept_float_that_cannot_be_trained_through_is_named():
@@ -180,5 +180,5 @@ def test_an_operator_kept_float_that_cannot_be_trained_through_is_named():
         graph, RECIPES["int8"], minmax(graph, images(graph, 8)), overrides=[f"{culprit}=float"]
     )
     with pytest.raises(ModelRejectedError, match="cannot be fine-tuned") as caught:
-        Trainable.of(start)
+        FakeQuantized.of(start)
     assert culprit in caught.value.where

@@ -16,7 +16,7 @@ from resnet_edge.finetuning.losses import Objective
 from resnet_edge.finetuning.options import FinetuneOptions
 from resnet_edge.finetuning.progress import Epoch, Progress
 from resnet_edge.finetuning.pruning import Pruned
-from resnet_edge.finetuning.qat import Trainable
+from resnet_edge.finetuning.qat import FakeQuantized
 from resnet_edge.finetuning.training import Trainer, be_deterministic
 from resnet_edge.graph.execution import execute
 from resnet_edge.graph.operators import Conv2D, Dense, Elementwise, Function
@@ -74,7 +74,7 @@ def fake_quantized(*, share=0.3):
     graph = tiny.graph()
     seen = minmax(graph, np.concatenate(list(tiny.dataset(4).batches())))
     ranges = {name: (low * share, high * share) for name, (low, high) in seen.ranges.items()}
-    return Trainable.of(quantize_graph(graph, RECIPES["int8"], replace(seen, ranges=ranges)))
+    return FakeQuantized.of(quantize_graph(graph, RECIPES["int8"], replace(seen, ranges=ranges)))
 
 
 def train(run):
