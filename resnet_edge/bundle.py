@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnet_edge import stopping
 from resnet_edge.errors import ConversionFailedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import MANIFEST_NAME, Manifest, is_manifest, read_manifest
 
@@ -68,6 +69,7 @@ def writing(destination: Path) -> Iterator[Path]:
     try:
         stage.mkdir()
         yield stage
+        stopping.check()
         _swap(stage, target)
     except BaseException as error:
         shutil.rmtree(stage, ignore_errors=True)

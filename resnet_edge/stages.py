@@ -6,6 +6,8 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from resnet_edge import stopping
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -40,6 +42,7 @@ class Stages:
     @contextlib.contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """Time what happens in the block, which may tell how many of ``total`` steps are done."""
+        stopping.check()
         display = self._display
         if display:
             display.start(name, total)

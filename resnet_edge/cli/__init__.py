@@ -5,22 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from resnet_edge import stopping
 from resnet_edge.cli.groups import LazyGroup
 from resnet_edge.errors import ResnetEdgeError
 
-if TYPE_CHECKING:
-    from types import FrameType
-
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
-
-
-class _Terminated(BaseException):
-    """SIGTERM has arrived; unwinds the stack like Ctrl-C, so that nothing half-written stays."""
 
 
 @click.group(
@@ -56,7 +50,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line; every failure becomes one message and its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    stopping.listen()
     try:
         result = cli.main(standalone_mode=False)
         code = result if isinstance(result, int) else 0
@@ -70,7 +64,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         code = INTERRUPTED
         _report("interrupted: nothing was left behind", {"what": "interrupted", "exit_code": code})
-    except _Terminated:
+    except stopping.Terminated:
         code = 128 + signal.SIGTERM
         _report("terminated: nothing was left behind", {"what": "terminated", "exit_code": code})
     sys.exit(code)
@@ -85,7 +79,3 @@ def _report(message: str, fields: dict[str, Any]) -> None:
 def _report_json(fields: dict[str, Any]) -> None:
     if "--json" in sys.argv:
         click.echo(json.dumps({"error": fields}, ensure_ascii=False, indent=2))
-
-
-def _terminate(_signum: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
