@@ -284,6 +284,7 @@ def latencies(report: Report) -> Table:
         "peak RSS",
         "batch",
         "threads",
+        "clock",
     )
     return table(columns, rows)
 
@@ -303,7 +304,22 @@ def _times(latency: Latency) -> tuple[Cell, ...]:
         Cell(text=figures.megabytes(latency.peak_memory)),
         Cell(text=f"{latency.batch:,}"),
         Cell(text=f"{latency.threads:,}"),
+        _condition(latency),
     )
+
+
+def _condition(latency: Latency) -> Cell:
+    """The clock after the runs, the governor, and how warm it has become; empty where nothing is known."""
+    before, after = latency.before, latency.after
+    if before is None or after is None:
+        return Cell()
+    warmth = (
+        f"{before.temperature_c:.0f} to {after.temperature_c:.0f} °C"
+        if before.temperature_c is not None and after.temperature_c is not None
+        else ""
+    )
+    clock = "" if after.clock_mhz is None else f"{after.clock_mhz:,.0f} MHz"
+    return Cell(text=clock, detail=", ".join(filter(None, [after.governor, warmth])))
 
 
 def changes(accuracy: Accuracy, limit: int = WORST) -> Table:

@@ -62,6 +62,34 @@ class Load:
     kernels: Kernels = "xnnpack"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What a processor's speed depends on; None where it cannot be read.
+
+    Attributes:
+        governor: What sets the clock: ``performance``, ``ondemand``, ...
+        clock_mhz: Of the first core.
+        temperature_c: Degrees Celsius, of the first thermal zone.
+    """
+
+    governor: str | None = None
+    clock_mhz: float | None = None
+    temperature_c: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How a process and the processor are doing.
+
+    Attributes:
+        peak_memory: Bytes; the largest resident set of the process so far.
+        condition: Of the processor.
+    """
+
+    peak_memory: int
+    condition: Condition = Condition()
+
+
 class Timer(Protocol):
     """An artifact in a process of its own, ready to be timed."""
 
@@ -74,8 +102,8 @@ class Timer(Protocol):
         """Milliseconds of each of so many runs of one batch of seeded inputs, after the warm-up."""
         ...
 
-    def peak_memory(self) -> int:
-        """Bytes: the largest resident set of the process so far."""
+    def status(self) -> Status:
+        """How the process and the processor are doing."""
         ...
 
     def close(self) -> None:

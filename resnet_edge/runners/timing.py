@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from resnet_edge.runners import Condition, Status
+
 if TYPE_CHECKING:
     from resnet_edge.runners import Load
     from resnet_edge.runners.agent_process import AgentProcess
@@ -56,13 +58,21 @@ class AgentTimer:
         answer = self._agent.request("time", timeout=PATIENCE, runs=runs, warmup=warmup)
         return [float(value) for value in answer["milliseconds"]]
 
-    def peak_memory(self) -> int:
-        """Bytes: the largest resident set of the process so far.
+    def status(self) -> Status:
+        """How the process and the processor are doing.
 
         Raises:
             RunnerUnreachableError: The agent does not answer.
         """
-        return int(self._agent.request("status", timeout=PATIENCE)["peak_memory"])
+        answer = self._agent.request("status", timeout=PATIENCE)
+        return Status(
+            peak_memory=int(answer["peak_memory"]),
+            condition=Condition(
+                governor=answer["governor"],
+                clock_mhz=answer["clock_mhz"],
+                temperature_c=answer["temperature_c"],
+            ),
+        )
 
     def close(self) -> None:
         """End the process."""

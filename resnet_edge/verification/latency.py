@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from resnet_edge.runners import Timer
+    from resnet_edge.runners import Status, Timer
 
 Name = TypeVar("Name")
 """Whatever artifacts are told apart by."""
@@ -65,20 +65,28 @@ def measure_latency(
     turns: dict[Name, int] = {}
     rounds: dict[Name, list[list[float]]] = {name: [] for name in timers}
     lost: dict[Name, RunnerUnreachableError] = {}
+    before: dict[Name, Status] = {}
+    after: dict[Name, Status] = {}
     for name, timer in timers.items():
         with _losing(name, lost):
             turns[name] = _runs_a_turn(timer, runs, warmup)
+            before[name] = timer.status()
     for number in range(ROUNDS):
         # Every other round runs backwards, so that no artifact always follows the same one.
         for name in [name for name in timers if name not in lost][:: 1 if number % 2 == 0 else -1]:
             with _losing(name, lost):
                 rounds[name].append(timers[name].time(turns[name], warmup=1))
         progress(number + 1)
+    for name in [name for name in timers if name not in lost]:
+        with _losing(name, lost):
+            after[name] = timers[name].status()
     times = {name: np.array(taken) for name, taken in rounds.items() if name not in lost}
     found = {
         name: _summary(
             timers[name],
             taken,
+            before[name],
+            after[name],
             warmup=warmup,
             threads=threads,
             speedup=_speedup(times, name, baselines.get(name, name), confidence),
@@ -107,6 +115,8 @@ def _runs_a_turn(timer: Timer, runs: int, warmup: int) -> int:
 def _summary(
     timer: Timer,
     times: NDArray[np.float64],
+    before: Status,
+    after: Status,
     *,
     warmup: int,
     threads: int,
@@ -124,9 +134,11 @@ def _summary(
         p90_ms=float(p90),
         p99_ms=float(p99),
         load_ms=timer.load_ms,
-        peak_memory=timer.peak_memory(),
+        peak_memory=after.peak_memory,
         speedup=speedup,
         emulated=emulated,
+        before=None if emulated else before.condition,
+        after=None if emulated else after.condition,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from resnet_edge.runners import Machine
+    from resnet_edge.runners import Condition, Machine
     from resnet_edge.verification.layer import Layers
 
 SCHEMA = 1
@@ -191,6 +191,8 @@ class Latency:
         peak_memory: Bytes; the process's largest resident set.
         speedup: Against the float32 artifact of the same format on the same runner; None without one.
         emulated: The times say nothing about real hardware.
+        before: The processor's condition before the measured runs; None in an emulator.
+        after: And after them.
     """
 
     batch: int
@@ -204,6 +206,8 @@ class Latency:
     peak_memory: int
     speedup: Ratio | None = None
     emulated: bool = False
+    before: Condition | None = None
+    after: Condition | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

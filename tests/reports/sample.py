@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from resnet_edge.runners import Machine
+from resnet_edge.runners import Condition, Machine
 from resnet_edge.verification.layer import Layer, Layers
 from resnet_edge.verification.report import (
     Accuracy,
@@ -107,6 +107,8 @@ def _latency(median: float, speedup: float | None, memory: int) -> Latency:
         load_ms=3.2,
         peak_memory=memory,
         speedup=Ratio(value=speedup, low=speedup * 0.96, high=speedup * 1.05) if speedup else None,
+        before=Condition(governor="performance", clock_mhz=1800.0, temperature_c=48.3),
+        after=Condition(governor="performance", clock_mhz=1800.0, temperature_c=61.0),
     )
 
 

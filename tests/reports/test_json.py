@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from resnet_edge.reports import json_report
-from resnet_edge.runners import Machine
+from resnet_edge.runners import Condition, Machine
 from resnet_edge.verification import layer
 from resnet_edge.verification import report as types
 from tests.reports.sample import HOSTILE, hostile, sample
@@ -19,6 +19,7 @@ from tests.reports.sample import HOSTILE, hostile, sample
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "report.md"
 PARTS: list[type] = [
     Machine,
+    Condition,
     *(
         kind
         for module in (types, layer)

@@ -90,7 +90,7 @@ def test_an_artifact_is_timed_in_a_process_of_its_own(emulator: Emulator, tmp_pa
     assert len(times) == 3
     assert min(times) > 0
     assert timer.load_ms > 0
-    assert timer.peak_memory() > 10**7
+    assert timer.status().peak_memory > 10**7
     timer.close()
 
 

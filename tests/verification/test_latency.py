@@ -9,7 +9,7 @@ import pytest
 
 from resnet_edge.converters import ConversionSettings, load_converter
 from resnet_edge.errors import ModelRejectedError, RunnerUnreachableError
-from resnet_edge.runners import Load
+from resnet_edge.runners import Condition, Load, Status
 from resnet_edge.runners.local import LocalRunner
 from resnet_edge.verification.latency import ROUNDS, compare, measure_latency
 from tests.graphs import OPERATOR_GRAPHS
@@ -34,8 +34,8 @@ class KnownTimer:
         cold = 0 if warmup else 100 * self.milliseconds
         return [cold + self.milliseconds * next(self.noise) for _ in range(runs)]
 
-    def peak_memory(self) -> int:
-        return 1000 + self.runs
+    def status(self) -> Status:
+        return Status(peak_memory=1000 + self.runs, condition=Condition(clock_mhz=1500.0 + self.runs))
 
     def close(self) -> None:
         """Nothing to end."""
@@ -166,3 +166,11 @@ def test_a_process_that_ends_costs_its_own_latency_only():
     assert found["lasting"].median_ms == 2.0
     assert found["lasting"].speedup is None
     assert list(lost) == ["ending"]
+
+
+def test_the_processors_condition_is_told_but_not_an_emulators():
+    timers = {"one": KnownTimer("one", 2.0, [], steady())}
+    before, after = (getattr(measure(timers)["one"], when) for when in ("before", "after"))
+    assert before.clock_mhz < after.clock_mhz
+    emulated = measure({"one": KnownTimer("one", 2.0, [], steady())}, emulated=True)["one"]
+    assert (emulated.before, emulated.after) == (None, None)
