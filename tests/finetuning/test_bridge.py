@@ -12,7 +12,7 @@ from resnet_edge.graph.execution import execute
 from resnet_edge.graph.geometry import Padding
 from resnet_edge.graph.importing import import_keras
 from resnet_edge.graph.operators import Conv2D, Dense, DepthwiseConv2D
-from resnet_edge.models import build_model, find_model
+from resnet_edge.models import MODELS, build_model, find_model
 from resnet_edge.passes import run_passes
 from tests.graph_builder import GraphBuilder
 from tests.graphs import OPERATOR_GRAPHS, images, residual_graphs
@@ -51,11 +51,10 @@ def test_residual_networks(graph):
     assert_exact_both_ways(run_passes(graph).graph)
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [("resnet8", (16, 16, 3)), ("resnet20v2", (16, 16, 3)), ("seresnet50", (32, 32, 3))],
-)
-def test_networks_of_the_registry(name, shape):
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_of_the_registry(name):
+    """All of them, narrow and on small images: blocks, strides and shortcuts are those of the full size."""
+    shape = (32, 32, 3) if find_model(name).large_images else (16, 16, 3)
     model = build_model(find_model(name), input_shape=shape, classes=4, width=0.25)
     assert_exact_both_ways(run_passes(import_keras(model)).graph)
 
