@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     import numpy as np
     from numpy.typing import NDArray
+
+
+Kernels: TypeAlias = Literal["xnnpack", "reference"]
+"""What computes a .tflite: XNNPACK, with LiteRT's optimized kernels for what it leaves; or the reference
+kernels."""
 
 
 class Engine(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from resnet_edge.engines.integers import IntegerForm
 from resnet_edge.engines.signature import Signature
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from resnet_edge.engines import Kernels
+
 _DELEGATE_NOTICE = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\n")
 """What LiteRT writes to standard error for every model; it offers no switch for it."""
-
-Kernels: TypeAlias = Literal["xnnpack", "reference"]
-"""What computes: XNNPACK, with LiteRT's optimized kernels for what it leaves; or the reference kernels."""
 
 
 class TFLiteEngine:

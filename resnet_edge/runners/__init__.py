@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
-    from resnet_edge.engines import Engine
-
-Kernels: TypeAlias = Literal["xnnpack", "reference"]
-"""What computes a .tflite: XNNPACK with LiteRT's optimized kernels behind it, or the reference kernels."""
+    from resnet_edge.engines import Engine, Kernels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resnet_edge.data.datasets import Dataset
+    from resnet_edge.engines import Kernels
     from resnet_edge.quantization.requantization import Kernels as Rounding
     from resnet_edge.quantization.spec import Quantized
-    from resnet_edge.runners import Kernels
     from resnet_edge.verification.gates import Subject
     from resnet_edge.verification.layer import Layers
     from resnet_edge.verification.report import Check, Step, Verdict

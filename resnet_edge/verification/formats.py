@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from resnet_edge.engines import Kernels
     from resnet_edge.engines.onnx import OnnxEngine
-    from resnet_edge.engines.tflite import Kernels, TFLiteEngine
+    from resnet_edge.engines.tflite import TFLiteEngine
     from resnet_edge.graph.geometry import Shape
     from resnet_edge.quantization.integer import Tensor
     from resnet_edge.quantization.spec import Quantized

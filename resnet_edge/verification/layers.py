@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from resnet_edge.engines.tflite import Kernels
+    from resnet_edge.engines import Kernels
     from resnet_edge.graph import Node
     from resnet_edge.quantization.integer import Tensor
     from resnet_edge.quantization.spec import Quantized

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from resnet_edge.engines import Kernels
     from resnet_edge.quantization.spec import Quantized
-    from resnet_edge.runners import Kernels, Machine
+    from resnet_edge.runners import Machine
     from resnet_edge.verification.opening import Place
     from resnet_edge.verification.report import Verdict
     from resnet_edge.verification.target import Candidate

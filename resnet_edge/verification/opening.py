@@ -13,8 +13,9 @@ from resnet_edge.verification.report import Check
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from resnet_edge.engines import Kernels
     from resnet_edge.errors import ResnetEdgeError
-    from resnet_edge.runners import Kernels, Machine, Runner
+    from resnet_edge.runners import Machine, Runner
     from resnet_edge.verification.report import Verdict
     from resnet_edge.verification.target import Candidate
 

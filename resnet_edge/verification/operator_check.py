@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from resnet_edge.engines.tflite import Kernels
+    from resnet_edge.engines import Kernels
     from resnet_edge.graph import Node
     from resnet_edge.quantization.integer import Tensor
     from resnet_edge.quantization.requantization import Kernels as Rounding

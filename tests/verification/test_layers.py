@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from resnet_edge.engines.tflite import Kernels
+    from resnet_edge.engines import Kernels
     from resnet_edge.graph import Graph
     from resnet_edge.quantization.spec import Quantized
     from resnet_edge.verification.formats import Run
