@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from resnet_edge import stopping
 from resnet_edge.errors import ConversionFailedError, ModelRejectedError, UsageError
-from resnet_edge.manifest import MANIFEST_NAME, Manifest, is_manifest, read_manifest
+from resnet_edge.manifest import (
+    MANIFEST_NAME,
+    ArtifactRecord,
+    Manifest,
+    ProofRecord,
+    ReferenceRecord,
+    is_manifest,
+    read_manifest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -178,3 +186,15 @@ def size(path: Path) -> int:
     """Bytes of a file, or of all files in a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def float_record(path: Path, format: str, proof: ProofRecord) -> ArtifactRecord:  # noqa: A002 - its name everywhere
+    """What the manifest says of a float artifact that was just written and proven."""
+    return ArtifactRecord(
+        path=path.name, format=format, precision="fp32", size=size(path), sha256=digest(path), proof=proof
+    )
+
+
+def reference_record(path: Path, format: str) -> ReferenceRecord:  # noqa: A002 - its name everywhere
+    """What the manifest says of a form of the float model that was just written."""
+    return ReferenceRecord(path=path.name, format=format, size=size(path), sha256=digest(path))

@@ -18,13 +18,7 @@ from resnet_edge.converters import (
 )
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ConversionFailedError, ModelRejectedError, UsageError
-from resnet_edge.manifest import (
-    ArtifactRecord,
-    Manifest,
-    ModelRecord,
-    ReferenceRecord,
-    TensorRecord,
-)
+from resnet_edge.manifest import Manifest, ModelRecord, TensorRecord
 from resnet_edge.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -33,6 +27,7 @@ if TYPE_CHECKING:
 
     from resnet_edge.engines import Engine
     from resnet_edge.graph import Graph
+    from resnet_edge.manifest import ArtifactRecord, ReferenceRecord
     from resnet_edge.models.source import Source
     from resnet_edge.passes import PassesResult
     from resnet_edge.pipeline import ExportOptions
@@ -206,14 +201,7 @@ class Writer:
                 artifact=path.name,
                 fold_input=self.prepared.options.fold_input,
             )
-        return ArtifactRecord(
-            path=path.name,
-            format=name,
-            precision="fp32",
-            size=bundles.size(path),
-            sha256=bundles.digest(path),
-            proof=proof,
-        )
+        return bundles.float_record(path, name, proof)
 
     def _opened(self, converter: Converter, path: Path) -> Engine:
         """What was just written, in its runtime; a file of ours that it refuses is our failure."""
@@ -251,17 +239,17 @@ class Writer:
 
         graph_file = self.folder / "graph.safetensors"
         save_graph(self.prepared.reference.imported, graph_file)
-        kept = [_reference_record(graph_file, "graph")]
+        kept = [bundles.reference_record(graph_file, "graph")]
         keras_file = self.folder / "reference.keras"
         if self.prepared.source.path is not None and self.prepared.source.path.suffix == ".keras":
             shutil.copyfile(self.prepared.source.path, keras_file)
         else:
             self.prepared.source.model.save(keras_file)
-        kept.append(_reference_record(keras_file, "keras"))
+        kept.append(bundles.reference_record(keras_file, "keras"))
         if self.prepared.source.needs_code:
             folder = self.folder / "reference-savedmodel"
             self.prepared.source.model.export(folder, verbose=False)
-            kept.append(_reference_record(folder, "savedmodel"))
+            kept.append(bundles.reference_record(folder, "savedmodel"))
         return tuple(kept)
 
     def _write_device_scripts(self, artifacts: tuple[ArtifactRecord, ...]) -> None:
@@ -314,7 +302,3 @@ class Writer:
             command=self.prepared.options.command,
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )
-
-
-def _reference_record(path: Path, kind: str) -> ReferenceRecord:
-    return ReferenceRecord(path=path.name, format=kind, size=bundles.size(path), sha256=bundles.digest(path))

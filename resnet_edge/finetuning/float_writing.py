@@ -15,7 +15,7 @@ from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ConversionFailedError
 from resnet_edge.inspection.files import FileFormat
 from resnet_edge.inspection.weights import WeightFigures, weight_figures
-from resnet_edge.manifest import ArtifactRecord, ProofRecord
+from resnet_edge.manifest import ProofRecord
 from resnet_edge.verification.proof import FLOAT_TOLERANCE, probe_images
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from resnet_edge.converters import Converter
     from resnet_edge.graph import Graph
-    from resnet_edge.manifest import Manifest
+    from resnet_edge.manifest import ArtifactRecord, Manifest
     from resnet_edge.stages import Stages
 
 REFERENCE = "the trained model run by TensorFlow"
@@ -70,14 +70,7 @@ class FloatWriter:
         with self.stages.stage(f"prove {name}"):
             proof = self._prove(converter, path, inputs, outputs)
             self._check_weights(name, path)
-        return ArtifactRecord(
-            path=path.name,
-            format=name,
-            precision="fp32",
-            size=bundles.size(path),
-            sha256=bundles.digest(path),
-            proof=proof,
-        )
+        return bundles.float_record(path, name, proof)
 
     def _prove(
         self, converter: Converter, path: Path, inputs: NDArray[np.float32], outputs: NDArray[np.float32]

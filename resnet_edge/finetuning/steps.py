@@ -30,7 +30,7 @@ from resnet_edge.finetuning.states import state_file
 from resnet_edge.finetuning.students import Start
 from resnet_edge.finetuning.training import Trainer, be_deterministic
 from resnet_edge.graph.serialization import save_graph
-from resnet_edge.manifest import FinetuneRecord, HeldBackRecord, Manifest, ReferenceRecord, read_manifest
+from resnet_edge.manifest import FinetuneRecord, HeldBackRecord, Manifest, read_manifest
 from resnet_edge.quantization.parity import COLLAPSED_DB, Judge
 from resnet_edge.quantization.statistics import statistics_key
 from resnet_edge.quantized_writing import QuantizedWriter
@@ -205,16 +205,13 @@ class Finetuning:
                 bundles.remove(path)
         file = folder / FINETUNED_NAME
         save_graph(graph, file)
-        reference = ReferenceRecord(
-            path=file.name, format=FINETUNED, size=bundles.size(file), sha256=bundles.digest(file)
-        )
         writer = FloatWriter(
             folder=folder, manifest=manifest, graph=graph, model=student.model, stages=self.stages
         )
         others = tuple(each for each in manifest.finetuned if each.method != "qat")
         return replace(
             manifest,
-            reference=(*kept, reference),
+            reference=(*kept, bundles.reference_record(file, FINETUNED)),
             artifacts=writer.write(),
             finetuned=(*others, trained.record),
             calibration_notes=(),
