@@ -143,9 +143,8 @@ class Verification:
         from resnet_edge.verification.files import check_files
         from resnet_edge.verification.target import BundleTarget
 
-        target = self._target
-        if isinstance(target, BundleTarget):
-            self._checks += [check_files(target, candidate) for candidate in target.candidates]
+        if isinstance(self._target, BundleTarget):
+            self._checks += check_files(self._target)
 
     def _run_all(self, machines: Sequence[Connected], data: VerificationData, folder: Path) -> Ran:
         """Send the images through every artifact, and through the float model if that was not done before."""

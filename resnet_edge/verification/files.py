@@ -12,21 +12,31 @@ from resnet_edge.verification.embedded import embedded_differences
 from resnet_edge.verification.report import Check
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from resnet_edge.quantization.spec import Quantized
     from resnet_edge.verification.target import BundleTarget, Candidate
 
 
-def check_files(target: BundleTarget, candidate: Candidate) -> Check:
-    """Compare an artifact, its spec and its integers with what was written, and the artifact with its spec.
+def check_files(target: BundleTarget) -> list[Check]:
+    """Compare artifacts, specs and integers with what was written, and every artifact with its spec.
 
     What an artifact says of itself is compared with the manifest, too.
 
     A changed file is read all the same: what changed in it says more than that it did.
     """
+    digests: dict[str, str | None] = {}
+    return [_check(target, candidate, digests) for candidate in target.candidates]
+
+
+def _check(target: BundleTarget, candidate: Candidate, digests: dict[str, str | None]) -> Check:
+    """One artifact.
+
+    Args:
+        target: The bundle.
+        candidate: The artifact.
+        digests: Gathers digests by file, None for one that is gone: a recipe's formats share two files.
+    """
     stated = embedded_differences(candidate.path, candidate.format, target.manifest)
-    found = [*_changed(target, candidate), *_differences(target, candidate), *stated]
+    found = [*_changed(target, candidate, digests), *_differences(target, candidate), *stated]
     if not found:
         held = f"; every scale and integer is that of {candidate.record.spec}" if _has_spec(candidate) else ""  # type: ignore[union-attr]
         sentence = f"{candidate.name} is as it was written (SHA-256){held}"
@@ -45,23 +55,22 @@ def _has_spec(candidate: Candidate) -> bool:
     return candidate.record is not None and bool(candidate.record.spec)
 
 
-def _changed(target: BundleTarget, candidate: Candidate) -> list[str]:
-    """The files whose digest is another than the manifest's."""
+def _changed(target: BundleTarget, candidate: Candidate, digests: dict[str, str | None]) -> list[str]:
+    """What became of the files whose digest is another than the manifest's."""
     record = candidate.record
     if record is None:
         return []
     wanted = {record.path: record.sha256}
     if record.spec:
         wanted |= {record.spec: record.spec_sha256, record.integers: record.integers_sha256}
+    for name in wanted.keys() - digests.keys():
+        path = target.folder / name
+        digests[name] = bundles.digest(path) if path.exists() else None
     return [
-        f"{name} {_state(target.folder / name)} after it was written"
+        f"{name} {'was changed' if digests[name] else 'is gone'} after it was written"
         for name, digest in wanted.items()
-        if not (target.folder / name).exists() or bundles.digest(target.folder / name) != digest
+        if digests[name] != digest
     ]
-
-
-def _state(path: Path) -> str:
-    return "was changed" if path.exists() else "is gone"
 
 
 def _differences(target: BundleTarget, candidate: Candidate) -> list[str]:
