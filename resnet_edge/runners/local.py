@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from resnet_edge.converters import load_converter
-from resnet_edge.runners import agent
+from resnet_edge.runners import Unconnected, agent
 from resnet_edge.runners.agent_process import AgentProcess
 from resnet_edge.runners.machine import machine
 from resnet_edge.runners.timing import AgentTimer
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from resnet_edge.engines import Engine
     from resnet_edge.runners import Load, Machine
 
 
-class LocalRunner:
+class LocalRunner(Unconnected):
     """Runs artifacts in this process."""
 
     name = "local"
@@ -49,14 +47,3 @@ class LocalRunner:
             next_step="run it again; if it is out of memory, verify fewer artifacts at a time (--artifact)",
         )
         return AgentTimer(process, load, str(load.artifact))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from resnet_edge.runners import Unconnected
 from resnet_edge.runners.agent_engine import TIMEOUT, AgentEngine
 from resnet_edge.runners.emulation.machine import emulated_site, find_emulator, known_cpu
 from resnet_edge.runners.machine import machine
@@ -11,13 +12,12 @@ from resnet_edge.runners.timing import AgentTimer
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from resnet_edge.runners import Load, Machine
     from resnet_edge.runners.sites import SharedSite
 
 
-class QemuRunner:
+class QemuRunner(Unconnected):
     """Runs artifacts on an emulated processor.
 
     Args:
@@ -59,14 +59,3 @@ class QemuRunner:
         """An artifact in a process of its own there; raises what :meth:`open` raises."""
         site = self._site()
         return AgentTimer(site.start(), load, site.artifact(load.artifact))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
