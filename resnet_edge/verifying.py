@@ -5,48 +5,35 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.engines.threads import usable_cores
-from resnet_edge.errors import (
-    DependencyMissingError,
-    ModelRejectedError,
-    RunnerUnreachableError,
-    UsageError,
-)
+from resnet_edge.errors import ModelRejectedError, UsageError
 from resnet_edge.verification.opening import (
     RUNTIMES,
     Place,
     Settings,
     connect,
     engine_title,
-    lost,
-    open_each,
     saturation_notes,
 )
 from resnet_edge.verification.report import ArtifactReport, Report
 from resnet_edge.versions import installed_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
     from resnet_edge.pipeline import VerifyOptions
     from resnet_edge.quantization.spec import Quantized
     from resnet_edge.stages import Stages
+    from resnet_edge.verification.execution import Ran
     from resnet_edge.verification.gates import Limits, Subject
     from resnet_edge.verification.images import VerificationData
     from resnet_edge.verification.opening import Connected
     from resnet_edge.verification.report import ChangedImage, Check
-    from resnet_edge.verification.running import Compute
     from resnet_edge.verification.target import Candidate, Target
-
-REFERENCE = "reference"
-"""The float model's place among the models that run."""
 
 _VERSIONED = ("resnet-edge", "tensorflow", "keras", "onnxruntime", "ai-edge-litert", "numpy", "scipy")
 
@@ -67,25 +54,6 @@ def check_options(options: VerifyOptions) -> None:
             raise UsageError(
                 "nothing of that name can be required", where=f"--require {name}", allowed=", ".join(known)
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ran:
-    """Everything that ran, beside the reference.
-
-    Attributes:
-        data: On which images.
-        reference: The float model's outputs (N, classes).
-        outputs: The artifacts'.
-        probabilities: Whether these are probabilities rather than logits.
-        notes: What was done to make them comparable.
-    """
-
-    data: VerificationData
-    reference: NDArray[np.float32]
-    outputs: Mapping[Place, NDArray[np.float32]]
-    probabilities: bool
-    notes: tuple[str, ...]
 
 
 class Verification:
@@ -115,6 +83,7 @@ class Verification:
             DependencyMissingError: No artifact could be run.
         """
         from resnet_edge.runners.choosing import open_runner
+        from resnet_edge.verification.execution import Execution
         from resnet_edge.verification.images import open_images
 
         runners = [open_runner(name) for name in dict.fromkeys(self._options.runners)]
@@ -129,7 +98,11 @@ class Verification:
                 machines, checks = connect(runners, stack, self._options.require)
             self._checks += checks
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            ran = self._run_all(machines, data, folder)
+            execution = Execution(
+                target=self._target, data=data, settings=self._settings, stages=self._stages
+            )
+            ran = execution.run(machines, checks, folder)
+            self._checks += ran.checks
             artifacts = [self._compare(place, machines, ran) for place in ran.outputs]
             self._compare_machines(machines, ran)
             if self._options.layers or self._options.bisect is not None:
@@ -145,62 +118,6 @@ class Verification:
 
         if isinstance(self._target, BundleTarget):
             self._checks += check_files(self._target)
-
-    def _run_all(self, machines: Sequence[Connected], data: VerificationData, folder: Path) -> Ran:
-        """Send the images through every artifact, and through the float model if that was not done before."""
-        from resnet_edge.verification.reference import cache_file, keep, load
-        from resnet_edge.verification.running import run_all
-
-        target, dataset = self._target, data.dataset
-        path = cache_file(target, data.description.digest)
-        reference = load(path, dataset, target.classes)
-        with contextlib.ExitStack() as stack:
-            with self._stages.stage("open the artifacts"):
-                engines, checks = open_each(
-                    lambda runner, load: stack.enter_context(runner.open(load)),
-                    target.candidates,
-                    machines,
-                    self._settings,
-                )
-            self._checks += checks
-            self._see_that_something_runs(engines)
-            models: dict[Place | str, Compute] = {place: engine.run for place, engine in engines.items()}
-            if reference is None:
-                with self._stages.stage("load the float model"):
-                    models = {REFERENCE: self._reference(), **models}
-            title = f"run {len(models)} models on {len(dataset):,} images"
-            with self._stages.stage(title, total=len(dataset)) as done:
-                found = run_all(models, dataset, classes=target.classes, folder=folder, progress=done)
-        if reference is None:
-            reference = found.arrays[REFERENCE]
-            keep(path, reference)
-        for name, error in found.lost.items():
-            if isinstance(name, Place):
-                self._checks.append(lost(name, error, self._options.require))
-        outputs = {place: array for place, array in found.arrays.items() if isinstance(place, Place)}
-        return _comparable(target, data, reference, outputs)
-
-    def _see_that_something_runs(self, engines: Mapping[Place, object]) -> None:
-        """A verification in which nothing ran is no verification.
-
-        Raises:
-            DependencyMissingError: The runtimes of all artifacts are missing.
-            RunnerUnreachableError: No runner answers.
-        """
-        reasons = [check for check in self._checks if check.name in ("runtime", "runner")]
-        if engines or any(check.verdict == "fail" for check in reasons):
-            return
-        found = "; ".join(f"{check.runner}: {check.sentence}" for check in reasons)
-        if any(check.name == "runner" for check in reasons):
-            raise RunnerUnreachableError("no artifact could be run", found=found)
-        raise DependencyMissingError("no artifact could be run", found=found)
-
-    def _reference(self) -> Compute:
-        """The float model on what the artifacts take: pixels, where the normalization is inside of them."""
-        target, run = self._target, self._target.model.run
-        if target.artifact_contract == target.contract:
-            return run
-        return lambda pixels: run(target.contract.normalize(pixels))
 
     def _compare(self, place: Place, machines: Sequence[Connected], ran: Ran) -> ArtifactReport:
         """Figures and verdicts of one artifact on one runner."""
@@ -366,31 +283,4 @@ def _row(place: Place, engine: str) -> ArtifactReport:
         size=candidate.size,
         runner=place.runner,
         engine=engine,
-    )
-
-
-def _comparable(
-    target: Target,
-    data: VerificationData,
-    reference: NDArray[np.float32],
-    outputs: Mapping[Place, NDArray[np.float32]],
-) -> Ran:
-    """Logits beside logits, or probabilities beside probabilities, where another tool's file may mix them."""
-    from resnet_edge.verification.foreign import are_probabilities, make_comparable
-    from resnet_edge.verification.target import BundleTarget
-
-    notes: list[str] = []
-    if not isinstance(target, BundleTarget):  # a bundle's artifacts give what its model gives, or are wrong
-        made = {place: make_comparable(reference, array) for place, array in outputs.items()}
-        # A softmax of the reference on behalf of one is one for all: they are compared with one another.
-        references = [theirs for theirs, _, _ in made.values()]
-        reference = next((theirs for theirs in references if theirs is not reference), reference)
-        outputs = {place: ours for place, (_, ours, _) in made.items()}
-        notes = [note for _, _, note in made.values() if note]
-    return Ran(
-        data=data,
-        reference=reference,
-        outputs=outputs,
-        probabilities=are_probabilities(reference),
-        notes=tuple(dict.fromkeys(notes)),
     )
