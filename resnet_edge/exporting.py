@@ -286,6 +286,7 @@ class Writer:
                 custom_objects_digest=self.prepared.source.custom_objects_digest,
                 parameters=graph.parameters,
                 macs=graph.macs,
+                half=self.prepared.reference.half,
             ),
             preprocessing=self.prepared.source.preprocessing.to_json(),
             fold_input=self.prepared.options.fold_input,

@@ -36,6 +36,7 @@ class ModelRecord:
         custom_objects_digest: SHA-256 of the user's code that was needed to load it.
         parameters: Constants in the exported graph.
         macs: Multiply-accumulates for one image.
+        half: Whether it computes in float16 or bfloat16 itself, and can be matched no closer than that.
     """
 
     name: str
@@ -46,6 +47,7 @@ class ModelRecord:
     custom_objects_digest: str
     parameters: int
     macs: int
+    half: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,6 +271,9 @@ def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
     try:
         manifest = read_record(Manifest, values)
         _check_names(manifest)
+        if "half" not in values["model"]:  # of a version that did not say
+            model = dataclasses.replace(manifest.model, half=_proven_in_half(manifest.artifacts))
+            manifest = dataclasses.replace(manifest, model=model)
     except ValueError as error:
         raise ModelRejectedError(
             "the bundle's manifest is damaged",
@@ -277,6 +282,12 @@ def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
             next_step="export the model again",
         ) from error
     return manifest
+
+
+def _proven_in_half(artifacts: tuple[ArtifactRecord, ...]) -> bool:
+    """Whether a proof's limit is the wide one: 2e-2 of the largest output, at least of 1, and not 1e-4."""
+    proofs = (record.proof for record in artifacts)
+    return any(proof.limit > 1e-3 * max(1.0, proof.max_abs_reference) for proof in proofs if proof)
 
 
 def _check_names(manifest: Manifest) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from resnet_edge.manifest import (
     Manifest,
     ModelRecord,
     ParityRecord,
+    ProofRecord,
     TensorRecord,
     read_manifest,
     write_manifest,
@@ -103,3 +105,17 @@ def test_a_savedmodel_is_told_from_a_bundle(tmp_path):
     with pytest.raises(ModelRejectedError, match="is a SavedModel") as caught:
         read_manifest(tmp_path)
     assert "saved_model_cli" in caught.value.next_step
+
+
+@pytest.mark.parametrize(
+    ("largest", "limit", "half"),
+    [(14.2, 2e-2 * 14.2, True), (14.2, 1e-4 * 14.2, False), (0.3, 2e-2, True), (0.3, 1e-4, False)],
+)
+def test_what_older_manifests_leave_open_is_told_by_their_proofs(tmp_path, largest, limit, half):
+    proof = ProofRecord(reference="", images=2, max_abs_error=0.0, max_abs_reference=largest, limit=limit)
+    document = replace(MANIFEST, artifacts=(replace(MANIFEST.artifacts[0], proof=proof),)).to_json()
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    assert not read_manifest(tmp_path).model.half, "what a manifest says counts"
+    del document["model"]["half"]
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    assert read_manifest(tmp_path).model.half is half

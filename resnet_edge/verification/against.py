@@ -10,7 +10,7 @@ from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ModelRejectedError
 from resnet_edge.exporting import load_framework
 from resnet_edge.manifest import read_manifest
-from resnet_edge.verification.proof import computes_in_half, was_proven_in_half
+from resnet_edge.verification.proof import computes_in_half
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ def _from_bundle(folder: Path) -> FloatModel:
         image_shape=_sizes(manifest.input),
         classes=_sizes(manifest.output)[0],
         labels=manifest.labels,
-        half=any(was_proven_in_half(record.proof) for record in manifest.artifacts),
+        half=manifest.model.half,
         warnings=manifest.warnings,
         run=run,
     )

@@ -68,7 +68,7 @@ class Reference:
         inputs: Model inputs (N, height, width, channels).
         pixels: What an artifact with folded normalization takes instead: the images, as float32.
         outputs: What Keras computes, (N, classes).
-        tolerance: Allowed share of max(1, max|outputs|).
+        half: Whether the model computes in float16 or bfloat16.
     """
 
     model: Any
@@ -76,7 +76,12 @@ class Reference:
     inputs: NDArray[np.float32]
     pixels: NDArray[np.float32]
     outputs: NDArray[np.float32]
-    tolerance: float
+    half: bool
+
+    @property
+    def tolerance(self) -> float:
+        """The share of max(1, max|outputs|) that is let through."""
+        return HALF_TOLERANCE if self.half else FLOAT_TOLERANCE
 
     @property
     def limit(self) -> float:
@@ -107,7 +112,7 @@ def run_reference(model: Any, imported: Graph, preprocessing: Preprocessing) -> 
         inputs=inputs,
         pixels=images.astype(np.float32),
         outputs=outputs,
-        tolerance=HALF_TOLERANCE if computes_in_half(model) else FLOAT_TOLERANCE,
+        half=computes_in_half(model),
     )
 
 
@@ -115,12 +120,6 @@ def computes_in_half(model: Any) -> bool:
     """Whether any layer computes in float16 or bfloat16 (mixed precision)."""
     layers = model._flatten_layers()  # noqa: SLF001 - Keras' only recursive listing
     return any(layer.compute_dtype in ("float16", "bfloat16") for layer in layers)
-
-
-def was_proven_in_half(proof: ProofRecord | None) -> bool:
-    """Whether a proof's limit is that of a model that computes in float16 itself."""
-    # Not equality: the limit came through JSON, and is a product of rounded numbers.
-    return proof is not None and proof.limit >= 0.99 * HALF_TOLERANCE * max(1.0, proof.max_abs_reference)
 
 
 def prove(

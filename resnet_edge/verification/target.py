@@ -14,7 +14,6 @@ from resnet_edge.errors import ModelRejectedError, UsageError
 from resnet_edge.manifest import read_manifest
 from resnet_edge.quantization.spec import Quantized
 from resnet_edge.verification.against import FloatModel, open_against
-from resnet_edge.verification.proof import was_proven_in_half
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,7 +124,7 @@ class BundleTarget(Target):
         self.contract, self.artifact_contract = full_contract(manifest), artifact_contract(manifest)
         self.classes = manifest.output.shape[-1] or 0
         self.labels = manifest.labels
-        self.half = any(was_proven_in_half(record.proof) for record in manifest.artifacts)
+        self.half = manifest.model.half
         self.tuned = manifest.was("prune") or manifest.was("cluster")
         self.cache = folder
         reference = find_reference(manifest, "savedmodel") or find_reference(manifest, "keras")

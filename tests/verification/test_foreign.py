@@ -80,7 +80,8 @@ def test_a_float_model_that_computes_in_float16_is_known_from_its_file_and_from_
     for name, half in (("mixed_float16_model", True), ("float64_model", False)):
         path, bundle = tmp_path / f"{name}.keras", tmp_path / name
         TRAPS[name]().save(path)
-        export(path, bundle, ExportOptions(preprocess="raw", formats=("tflite",)))
+        made = export(path, bundle, ExportOptions(preprocess="raw", formats=("tflite",)))
+        assert made.manifest.model.half == half
         artifact = bundle / f"{name}-fp32.tflite"
         assert open_against(path, RAW).half == half
         assert open_target(artifact, str(path), (), RAW).half == half
