@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import secrets
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,9 @@ def cache_file(target: Target, data: str) -> Path | None:
     """Where the outputs are kept for data with this digest; None where there is no place for them."""
     if target.cache is None:
         return None
-    key = hashlib.sha256(f"{target.key}\0{data}".encode()).hexdigest()
+    # The data's digest knows only what is done before the artifacts: with --fold-input that is not all.
+    contract = json.dumps(target.contract.to_json())
+    key = hashlib.sha256(f"{target.key}\0{contract}\0{data}".encode()).hexdigest()
     return target.cache / NAME.format(key=key[:16])
 
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from resnet_edge import bundle as bundles
+from resnet_edge.data.preprocessing import Preprocessing
 from resnet_edge.errors import RunnerUnreachableError
 from resnet_edge.manifest import read_manifest, write_manifest
 from resnet_edge.pipeline import ExportOptions, QuantizeOptions, VerifyOptions, quantize, verify
 from resnet_edge.runners.local import LocalRunner
-from resnet_edge.verification.reference import KEPT, keep
+from resnet_edge.verification.reference import KEPT, cache_file, keep
+from resnet_edge.verification.target import BundleTarget
 from tests.command_line import run
 
 PASSED, FAILED, USAGE, MISSING, UNREACHABLE, INCONCLUSIVE = 0, 1, 2, 4, 6, 7
@@ -77,6 +79,16 @@ def test_the_reference_runs_once(bundle, monkeypatch):
     assert [artifact.parity for artifact in second.artifacts] == [
         artifact.parity for artifact in first.artifacts
     ]
+
+
+def test_outputs_are_kept_apart_by_what_the_float_model_was_given(made):
+    target = BundleTarget(made, ())
+    contracts = [Preprocessing.parse(name, 1, (28, 28)) for name in ("tf", "unit")]
+    assert contracts[0].folded() == contracts[1].folded(), "files that take pixels are given the same"
+    target.contract = contracts[0]
+    first, again = (cache_file(target, "the same images") for _ in range(2))
+    target.contract = contracts[1]
+    assert first == again != cache_file(target, "the same images")
 
 
 def test_a_damaged_cache_is_computed_again(bundle):
