@@ -105,7 +105,7 @@ class Verification:
             self._checks += ran.checks
             artifacts = [self._compare(place, machines, ran) for place in ran.outputs]
             self._compare_machines(machines, ran)
-            if self._options.layers or self._options.bisect is not None:
+            if self._layers_asked:
                 artifacts = self._look_into(ran, artifacts)
             if self._options.latency or self._options.min_speedup is not None:
                 artifacts = self._time(machines, ran, artifacts)
@@ -166,19 +166,25 @@ class Verification:
         return [_row(place, "not run") for place in places if place not in ran.outputs]
 
     def _subject(self, place: Place, data: VerificationData) -> Subject:
+        from resnet_edge.verification.formats import why_not_exposed
         from resnet_edge.verification.gates import Subject
 
-        quantized = self._quantized(place.candidate)
+        candidate, quantized = place.candidate, self._quantized(place.candidate)
         return Subject(
-            artifact=place.candidate.name,
+            artifact=candidate.name,
             runner=place.runner,
             # What a recipe of the user's own is a variant of is in the spec.
-            precision=quantized.spec.recipe if quantized else place.candidate.precision,
+            precision=quantized.spec.recipe if quantized else candidate.precision,
             half=self._target.half,
             tuned=self._target.tuned,
             seeded=data.seeded,
             classes=self._target.classes,
+            layers_tell=not (self._layers_asked or quantized is None or why_not_exposed(candidate.format)),
         )
+
+    @property
+    def _layers_asked(self) -> bool:
+        return self._options.layers or self._options.bisect is not None
 
     def _quantized(self, candidate: Candidate) -> Quantized | None:
         """What an artifact was written from; None where that is not known, or damaged as its check says."""

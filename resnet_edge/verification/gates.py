@@ -86,6 +86,7 @@ class Subject:
         tuned: Its weights were pruned or clustered, and are not the float model's.
         seeded: The inputs were made up; they are no images.
         classes: Of the model; 0 where nobody has counted.
+        layers_tell: ``--layers`` would say more: it was not given, and this artifact's can be compared.
     """
 
     artifact: str
@@ -95,6 +96,7 @@ class Subject:
     tuned: bool = False
     seeded: bool = False
     classes: int = 0
+    layers_tell: bool = False
 
     @property
     def tolerance(self) -> float | None:
@@ -160,7 +162,8 @@ def _check_finite(parity: Parity, subject: Subject) -> Check:
     count = parity.non_finite
     sentence = f"{count or 'no'} NaN or infinite outputs on {_on(parity, subject)}, none allowed"
     if count:
-        sentence += "; find the first layer that has one with --layers"
+        layers = "find the first layer that has one with --layers"
+        sentence += f"; {layers if subject.layers_tell else 'check --preprocess'}"
     return subject.check("finite", "fail" if count else "pass", sentence, found=count, limit=0)
 
 
@@ -209,7 +212,12 @@ def _settle(good: bool, subject: Subject) -> tuple[Verdict, str]:
         return "inconclusive", f"; {_SEEDED}"
     if good:
         return "pass", ""
-    return "fail", "; find where the error arises with --layers, and check --preprocess"
+    return "fail", f"{_where_to_look(subject)}; check --preprocess"
+
+
+def _where_to_look(subject: Subject) -> str:
+    """What finds the layer that is to blame."""
+    return "; find where the error arises with --layers" if subject.layers_tell else ""
 
 
 def _on(parity: Parity, subject: Subject) -> str:
@@ -262,7 +270,7 @@ def _check_drop(accuracy: Accuracy, limit: float, confidence: float, subject: Su
     advice = {
         "pass": "",
         "inconclusive": _more_images(more),
-        "fail": "; find where the error arises with --layers; another --recipe or --override may lose less",
+        "fail": f"{_where_to_look(subject)}; another --recipe or --override may lose less",
     }[verdict]
     sentence = (
         f"top-1 {accuracy.reference_top1.share:.2%} to {accuracy.top1.share:.2%} on {images:,} images "

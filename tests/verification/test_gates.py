@@ -108,6 +108,18 @@ def test_nan_fails_and_silences_the_other_figures(precision):
     assert verdicts(check_parity(broken, limits, subject(precision))) == {"finite": "fail"}
 
 
+@pytest.mark.parametrize("layers_tell", [False, True])
+def test_layers_are_advised_only_where_they_tell_more(layers_tell):
+    which = subject("int8", layers_tell=layers_tell)
+    failed = [
+        *check_parity(dataclasses.replace(PARITY, non_finite=3), Limits(), which),
+        *check_parity(PARITY, Limits(min_sqnr=100), which)[1:],
+        *check_accuracy(accuracy(60, 1), Limits(max_drop=2), which)[:1],
+    ]
+    assert set(verdicts(failed)) == {"finite", "sqnr", "drop"}
+    assert {("--layers" in check.sentence) for check in failed} == {layers_tell}
+
+
 def test_seeded_inputs_decide_nothing_about_integer_activations():
     limits = Limits(max_error=1e-9, min_sqnr=20, min_agreement=50)
     checks = check_parity(PARITY, limits, subject("int8", seeded=True))

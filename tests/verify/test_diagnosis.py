@@ -65,3 +65,17 @@ def test_layers_of_unfolded_artifacts_are_skipped_with_the_reason(tmp_path):
     (check,) = [check for check in report.checks if check.name == "operators"]
     assert check.verdict == "skipped"
     assert "folding" in check.sentence
+    assert "--layers" not in failed_sqnr(bundle)
+
+
+def failed_sqnr(bundle, **options) -> str:
+    wanted = VerifyOptions(samples=16, min_sqnr=1000, **options)
+    (check,) = [check for check in verify(bundle, wanted).checks if check.name == "sqnr"]
+    assert check.verdict == "fail"
+    return check.sentence
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_layers_are_advised_until_they_are_compared(small_bundle, layers):
+    sentence = failed_sqnr(small_bundle, artifacts=("*-int8.tflite",), layers=layers)
+    assert ("--layers" in sentence) == (not layers)
