@@ -24,7 +24,7 @@ _RESULTS: Mapping[Verdict, type[Error | Failure | Skipped]] = {
 
 
 def render(report: Report) -> str:
-    """One suite for each artifact on each runner, one case for each check.
+    """One suite for each artifact on each runner and for each file by itself, one case for each check.
 
     docs/report.md says what each verdict becomes. Control characters, which XML cannot hold, are escaped.
     """

@@ -17,11 +17,17 @@ def suites(report):
     return {suite.get("name"): suite for suite in ET.fromstring(junit.render(report)).iter("testsuite")}
 
 
-def test_one_suite_for_each_artifact_and_runner():
+def cases(suite):
+    return [case.get("name") for case in suite.iter("testcase")]
+
+
+def test_one_suite_for_each_artifact_and_runner_and_for_each_file():
     found = suites(sample())
-    assert list(found) == [f"{each.path} on local" for each in sample().artifacts]
+    files = [check.artifact for check in sample().checks if check.name == "files"]
+    assert list(found) == [*(f"{each.path} on local" for each in sample().artifacts), *files]
+    assert cases(found["resnet8-int8.tflite"]) == ["files"]
     broken = found["resnet8-int8.tflite on local"]
-    assert [case.get("name") for case in broken.iter("testcase")] == ["files", "sqnr", "drop", "operators"]
+    assert cases(broken) == ["sqnr", "drop", "operators"]
     assert {case.get("classname") for case in broken.iter("testcase")} == {"resnet8-int8.tflite on local"}
     engine = {each.get("name"): each.get("value") for each in broken.iter("property")}["engine"]
     assert engine == "LiteRT 2.3.0 (XNNPACK)"

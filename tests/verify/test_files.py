@@ -11,7 +11,8 @@ from resnet_edge.verification.target import BundleTarget
 
 def test_a_file_is_read_once_however_many_artifacts_share_it(small_bundle, monkeypatch):
     target = BundleTarget(small_bundle, ("*-int8.*",))
-    digest, read = bundle.digest, Counter()
+    digest = bundle.digest
+    read: Counter[str] = Counter()
 
     def counted(path):
         read[path.name] += 1
