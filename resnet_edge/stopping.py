@@ -6,10 +6,12 @@ and frees a lot that way), the exception is printed and forgotten, and the comma
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 
@@ -42,3 +44,24 @@ def check() -> None:
     """Raise again what a signal raised before; called between steps, and before anything becomes final."""
     if _arrived:
         raise _EXCEPTIONS[_arrived[0]]
+
+
+@contextlib.contextmanager
+def keeping(what: Callable[[], str]) -> Iterator[None]:
+    """Let a signal that ends the block say what is kept.
+
+    Args:
+        what: One sentence for people; empty where there turns out to be nothing.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        stop.add_note(what())
+        raise
+
+
+def kept(stop: BaseException) -> str:
+    """What was kept when a signal ended a command, for people."""
+    # Click raises an exception of its own in the place of KeyboardInterrupt.
+    notes = getattr(stop.__cause__ or stop, "__notes__", ())
+    return "; ".join(filter(None, notes)) or "nothing was left behind"

@@ -61,13 +61,19 @@ def main() -> NoReturn:
         code = error.exit_code
         error.show()
         _report_json({"what": error.format_message(), "exit_code": code})
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as stop:
         code = INTERRUPTED
-        _report("interrupted: nothing was left behind", {"what": "interrupted", "exit_code": code})
-    except stopping.Terminated:
+        _report_stop("interrupted", stop, code)
+    except stopping.Terminated as stop:
         code = 128 + signal.SIGTERM
-        _report("terminated: nothing was left behind", {"what": "terminated", "exit_code": code})
+        _report_stop("terminated", stop, code)
     sys.exit(code)
+
+
+def _report_stop(what: str, stop: BaseException, code: int) -> None:
+    """The end by a signal, and what it leaves."""
+    kept = stopping.kept(stop)
+    _report(f"{what}: {kept}", {"what": what, "kept": kept, "exit_code": code})
 
 
 def _report(message: str, fields: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from resnet_edge import stopping
 from resnet_edge.cli.options import json_option
 from resnet_edge.finetuning.options import FinetuneOptions
 from resnet_edge.finetuning.states import has_state
@@ -92,13 +93,13 @@ def command(bundle: Path, destination: Path, as_json: bool, **settings: Any) -> 
     from resnet_edge.pipeline import finetune
 
     options = FinetuneOptions(command=("resnet-edge", *sys.argv[1:]), **settings)
-    try:
-        with progress(enabled=not as_json) as stages:
-            result = finetune(bundle, destination, options, stages)
-    except KeyboardInterrupt:
-        if has_state(destination):
-            click.echo("the same command will go on after the last complete epoch", err=True)
-        raise
+
+    def kept() -> str:
+        state = has_state(destination)
+        return "the same command will go on after the last complete epoch" if state else ""
+
+    with stopping.keeping(kept), progress(enabled=not as_json) as stages:
+        result = finetune(bundle, destination, options, stages)
     show_result(result, as_json=as_json)
     if not as_json:
         show_training(result.manifest.finetuned[-1])

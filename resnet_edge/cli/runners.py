@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_edge import stopping
 from resnet_edge.cli.display import progress, warn
 from resnet_edge.cli.options import json_option
 from resnet_edge.errors import UsageError
@@ -67,7 +68,9 @@ def setup(name: str, again: bool, as_json: bool) -> None:
     if name == "local":
         raise UsageError("there is nothing to set up on this machine", allowed="qemu, or ssh://HOST")
     problems: dict[str, str] = {}
-    with progress(enabled=not as_json) as stages:
+    # Not "the same command": --again would begin anew.
+    kept = f"what is done is kept, and resnet-edge runners setup {name} will go on from there"
+    with stopping.keeping(lambda: kept), progress(enabled=not as_json) as stages:
         if isinstance(runner, SshRunner):
             from resnet_edge.runners.board_setup import set_up_board
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from resnet_edge import stopping
 from resnet_edge.cli.display import progress
 from resnet_edge.cli.options import json_option, model_options
 from resnet_edge.errors import ConversionFailedError
@@ -106,7 +107,8 @@ def command(
     for path in reports:
         check_report_path(path)
     wanted = VerifyOptions(command=("resnet-edge", *sys.argv[1:]), **settings)
-    with progress(enabled=not as_json) as stages:
+    kept = "no report was written; what is cached for the next time is kept"
+    with stopping.keeping(lambda: kept), progress(enabled=not as_json) as stages:
         report = verify(target, wanted, options, stages)
     # Shown first: a full disk is not to take the result of an hour's run with it.
     if as_json:
