@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.engines.threads import usable_cores
 from resnet_edge.errors import ModelRejectedError, UsageError
+from resnet_edge.temporary import temporary_folder
 from resnet_edge.verification.opening import (
     RUNTIMES,
     Place,
@@ -97,7 +96,7 @@ class Verification:
             with self._stages.stage("reach the runners"):
                 machines, checks = connect(runners, stack, self._options.require)
             self._checks += checks
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            folder = stack.enter_context(temporary_folder())
             execution = Execution(
                 target=self._target, data=data, settings=self._settings, stages=self._stages
             )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import tempfile
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,6 +25,7 @@ from resnet_edge.models.custom_objects import CustomObjects, load_custom_objects
 from resnet_edge.models.keras2 import modernized
 from resnet_edge.models.safety import CheckedConfig, check_hdf5, check_keras_archive
 from resnet_edge.models.safety.archive import WEIGHTS, open_archive
+from resnet_edge.temporary import naming_a_full_disk, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -183,9 +183,9 @@ def _load_weights(model: Any, path: Path, kind: Literal["keras", "h5"]) -> None:
     if kind == "h5":
         model.load_weights(path)
         return
-    with tempfile.TemporaryDirectory(prefix="resnet-edge-") as folder:
+    with temporary_folder() as folder:
         # Keras would seek back and forth in the archive through zipfile, and skip the check sum on the way.
-        with open_archive(path) as archive:
+        with open_archive(path) as archive, naming_a_full_disk():
             weights = archive.extract(WEIGHTS, folder)
         model.load_weights(weights)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from resnet_edge.converters import ConversionSettings
 from resnet_edge.graph import INPUT_NAME
+from resnet_edge.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -58,8 +58,8 @@ class ObservedSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._tensors = {node.name: graph.tensor_name(node.name) for node in graph.nodes[1:]}
         self._channel_first: Mapping[str, Shape] = channel_first_vectors(graph)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "observed.onnx"
+        with temporary_folder() as folder:
+            path = folder / "observed.onnx"
             OnnxConverter().convert(graph, path, ConversionSettings(batch=None))
             _add_outputs(path, [name for name in self._tensors.values() if name != graph.output_name])
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -15,9 +15,7 @@ Against the reference
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +24,7 @@ from resnet_edge.errors import ResnetEdgeError
 from resnet_edge.graph.execution import execute_operator, stream
 from resnet_edge.graph.operators import Input
 from resnet_edge.quantization.integer_operators import dequantize
+from resnet_edge.temporary import temporary_folder
 from resnet_edge.verification.blame import blame
 from resnet_edge.verification.formats import form_of
 from resnet_edge.verification.layer import Layer
@@ -36,6 +35,7 @@ from resnet_edge.verification.tensors import run_exposed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -80,9 +80,9 @@ def compare_layers(
     form = form_of(format_, quantized, artifact=artifact, kernels=kernels)
     run = run_exposed(artifact, form, images)
     layers: list[Layer] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         check = OperatorCheck(quantized=quantized, format=form.format, kernels=kernels)
-        comparison = _Comparison(form, run, check, Path(folder))
+        comparison = _Comparison(form, run, check, folder)
 
         def visit(node: Node, inputs: Sequence[Tensor]) -> NDArray[np.float32]:
             exact = execute_operator(node.op, *inputs)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnet_edge.errors import GateFailedError, ResnetEdgeError
 from resnet_edge.pipeline import VerifyOptions, verify
+from resnet_edge.temporary import temporary_folder
 from resnet_edge.verification.faults import FAULTS
 from resnet_edge.verification.specimen import build_specimen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from resnet_edge.stages import Stages
     from resnet_edge.verification.faults import Fault
@@ -70,8 +70,8 @@ def run_selftest(stages: Stages, faults: Sequence[Fault] = FAULTS) -> tuple[Find
     Raises:
         GateFailedError: The healthy bundle does not pass, so that nothing can be learned from the others.
     """
-    with tempfile.TemporaryDirectory(prefix="resnet-edge-") as folder:
-        healthy = build_specimen(Path(folder), stages)
+    with temporary_folder() as folder:
+        healthy = build_specimen(folder, stages)
         with stages.stage("verify the healthy bundle"):
             answer = _ask(healthy, layers=True)
         if answer.failed or answer.refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from resnet_edge.errors import ModelRejectedError, UnsafeFileError
+from resnet_edge.errors import ConversionFailedError, ModelRejectedError, UnsafeFileError
 from resnet_edge.graph.importing.functions import FUNCTIONS
 from resnet_edge.graph.importing.layers import LAYERS
 from resnet_edge.models.loading import load_model_file
@@ -54,7 +55,22 @@ def assert_same(loaded, model, images=None):
     assert np.abs(found - expected).max() <= TOLERANCE * max(1.0, np.abs(expected).max())
 
 
+def no_space(*arguments, **options):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 class TestFiles:
+    @pytest.mark.parametrize("place", ["zipfile.ZipFile.extract", "shutil.copyfileobj"])
+    def test_a_full_disk_of_temporary_files_is_not_blamed_on_the_model(self, place, tmp_path, monkeypatch):
+        whole = saved(small_model(), tmp_path / "whole.keras")
+        packed = tmp_path / "packed.keras"  # compressed weights are unpacked to be checked
+        with zipfile.ZipFile(whole) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name))
+        monkeypatch.setattr(place, no_space)
+        with pytest.raises(ConversionFailedError, match="no room for temporary files"):
+            load_model_file(packed)
+
     @pytest.mark.parametrize("suffix", ["keras", "h5", "hdf5"])
     def test_formats(self, suffix, tmp_path):
         model = small_model()

@@ -10,7 +10,6 @@ import contextlib
 import shutil
 import stat
 import struct
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from resnet_edge.errors import ModelRejectedError, UnsafeFileError
 from resnet_edge.models.safety.region import Region
+from resnet_edge.temporary import temporary_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ def weights_region(archive: zipfile.ZipFile) -> Iterator[Region]:
             name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             start = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         else:
-            file, start = stack.enter_context(tempfile.TemporaryFile()), 0
+            file, start = stack.enter_context(temporary_file()), 0
             shutil.copyfileobj(unpacked, file)
             file.flush()
         yield Region(file=file, start=start, size=entry.file_size)
