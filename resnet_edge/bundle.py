@@ -95,10 +95,15 @@ def bundle_at(place: object) -> Path | None:
     return path if path is not None and is_manifest(path / MANIFEST_NAME) else None
 
 
-def adopt(bundle: Path, folder: Path) -> Manifest:
+def adopt(bundle: Path, folder: Path, *, replaced: bool = False) -> Manifest:
     """Put everything of a bundle but its manifest, which is returned, into a new folder.
 
-    Nothing is copied where the file system can share files: replace them, never write into them.
+    Args:
+        bundle: The bundle; it stays as it is.
+        folder: The new folder.
+        replaced: Whether the new folder will take the bundle's place. Its files are then shared where the
+            file system can do that: replace them, never write into them. Two bundles that stay share none,
+            because their users may write into the files of one.
 
     Raises:
         ModelRejectedError: The manifest cannot be read, or a file that it lists is gone.
@@ -112,11 +117,12 @@ def adopt(bundle: Path, folder: Path) -> Manifest:
                 where=str(bundle / name),
                 next_step="export the model again",
             )
+    put = _link if replaced else shutil.copy2
     for path in bundle.iterdir():
         if path.is_dir():
-            shutil.copytree(path, folder / path.name, copy_function=_link)
+            shutil.copytree(path, folder / path.name, copy_function=put)
         elif path.name != MANIFEST_NAME:
-            _link(path, folder / path.name)
+            put(path, folder / path.name)
     return manifest
 
 

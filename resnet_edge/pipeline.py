@@ -231,7 +231,7 @@ def quantize(
     calibration = quantizing.choose_calibration(recipes, options, weights)
     destination = Path(bundle if bundle is not None else model)
     bundles.check_destination(destination)
-    begin = _begin(source or exporting.prepare(model, export_options, stages), stages)
+    begin = _begin(source or exporting.prepare(model, export_options, stages), destination, stages)
     with bundles.writing(destination) as folder:
         manifest = begin(folder)
         quantizer = quantizing.Quantizer(folder=folder, manifest=manifest, options=options, stages=stages)
@@ -325,8 +325,9 @@ def finetune(
     return Result(bundle=target, manifest=manifest, seconds=stages.seconds)
 
 
-def _begin(start: Path | exporting.Prepared, stages: Stages) -> Callable[[Path], Manifest]:
+def _begin(start: Path | exporting.Prepared, destination: Path, stages: Stages) -> Callable[[Path], Manifest]:
     """How a new folder gets the float model: from a bundle, or written now."""
     if isinstance(start, Path):
-        return partial(bundles.adopt, start)
+        replaced = destination.exists() and destination.samefile(start)
+        return partial(bundles.adopt, start, replaced=replaced)
     return lambda folder: exporting.write(start, folder, stages)

@@ -51,6 +51,23 @@ def test_several_recipes_share_one_calibration_in_place(bundle, capsys):
             assert record.parity.images == 256
 
 
+def test_a_new_bundle_shares_no_file_with_the_old_one(bundle, capsys, tmp_path):
+    new = tmp_path / "new"
+    assert run(capsys, "quantize", bundle, "--recipe", "fp16", "--format", "tflite", "-o", new).code == 0
+    before = bundles.digest(bundle)
+    for path in new.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"edited in place")
+    assert bundles.digest(bundle) == before
+
+
+def test_what_stays_in_a_bundle_is_not_copied(bundle, capsys):
+    reference = bundle / "reference.keras"
+    before = reference.stat().st_ino
+    assert run(capsys, "quantize", bundle, "--recipe", "fp16", "--format", "tflite").code == 0
+    assert reference.stat().st_ino == before
+
+
 def test_statistics_are_not_computed_twice(bundle, capsys, monkeypatch):
     assert run(capsys, "quantize", bundle, "--recipe", "int8", "--format", "tflite").code == 0
     from resnet_edge.quantization import calibration
