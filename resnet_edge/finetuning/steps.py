@@ -181,7 +181,11 @@ class Finetuning:
             judge = replace(judge, least_db=min(COLLAPSED_DB, reached - RUNTIME_DB))
         replaced = [record.format for record in manifest.artifacts if record.precision == recipe.name]
         writer = QuantizedWriter(
-            folder=folder, manifest=manifest, formats=tuple(replaced), stages=self.stages
+            folder=folder,
+            manifest=manifest,
+            formats=tuple(replaced),
+            onnx_activations=trained.start.onnx_activations,
+            stages=self.stages,
         )
         converters = writer.choose_converters(recipe)
         plan = writer.keep(quantized, recipe, trained.start.graph)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from resnet_edge.errors import UsageError
 from resnet_edge.finetuning.clustering import Clustered
 from resnet_edge.finetuning.layers import choose_layers
 from resnet_edge.finetuning.pruning import Pruned
 from resnet_edge.finetuning.qat import FakeQuantized
+from resnet_edge.inspection.onnx_activations import activation_type
 from resnet_edge.quantization.recipes import RECIPES
 from resnet_edge.quantization.spec import QuantSpec
 from resnet_edge.quantization.storage import load_quantized
@@ -34,6 +35,7 @@ class Start:
         graph: The folded graph, perhaps pruned before.
         quantized: For ``qat``: what calibration made of it.
         recipe: For ``qat``: the recipe that it was made with.
+        onnx_activations: For ``qat``: the type of activations in the ONNX file that is to be replaced.
         layers: For the other methods: the layers to work on.
         keep_zeros: Whether weights that are zero stay so.
     """
@@ -41,6 +43,7 @@ class Start:
     graph: Graph
     quantized: Quantized | None = None
     recipe: Recipe | None = None
+    onnx_activations: Literal["uint8", "int8"] = "uint8"
     layers: tuple[str, ...] = ()
     keep_zeros: bool = False
 
@@ -67,6 +70,7 @@ class Start:
             graph=graph,
             quantized=load_quantized(folder / record.spec, folder / record.integers, graph),
             recipe=replace(RECIPES[spec.recipe], name=record.precision),
+            onnx_activations=_onnx_activations(folder, manifest, record.precision),
             keep_zeros=keep_zeros,
         )
 
@@ -86,6 +90,18 @@ class Start:
             return Pruned.of(self.graph, self.layers, options.sparsity, steps)
         assert options.clusters is not None  # noqa: S101 - checked with the options
         return Clustered.of(self.graph, self.layers, options.clusters, keep_zeros=self.keep_zeros)
+
+
+def _onnx_activations(folder: Path, manifest: Manifest, recipe: str) -> Literal["uint8", "int8"]:
+    """What the user chose for the recipe's ONNX file; the default where there is none.
+
+    Raises:
+        ModelRejectedError: The file is damaged.
+    """
+    for record in manifest.artifacts:
+        if (record.precision, record.format) == (recipe, "onnx"):
+            return activation_type(folder / record.path)
+    return "uint8"
 
 
 def _choose_spec(folder: Path, manifest: Manifest, wanted: str | None) -> tuple[ArtifactRecord, QuantSpec]:

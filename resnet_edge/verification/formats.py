@@ -202,11 +202,9 @@ class OnnxForm(FileForm):
     @classmethod
     def of_file(cls, quantized: Quantized, artifact: Path) -> Self:
         """The form of a file that was written from ``quantized``."""
-        import onnx
+        from resnet_edge.inspection.onnx_activations import activation_type
 
-        model = onnx.load(artifact)
-        kinds = {value.type.tensor_type.elem_type for value in model.graph.value_info}
-        return cls(quantized, "uint8" if onnx.TensorProto.UINT8 in kinds else "int8")
+        return cls(quantized, activation_type(artifact))
 
     def open(self, artifact: Path, *, exposed: bool) -> OnnxEngine:
         """The file in ONNX Runtime, on request with the tensors of all nodes in sight."""

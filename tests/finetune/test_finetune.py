@@ -137,6 +137,19 @@ def test_pruned_weights_are_zero_in_every_file(pruned):
     assert set(record.layers) == set(kernels(pruned))
 
 
+def test_quantization_aware_training_keeps_the_types_of_the_files(base, few, tmp_path, capsys):
+    types = ("--io", "int8", "--onnx-activations", "int8", "--format", "onnx")
+    signed = tmp_path / "signed"
+    arguments = ("--recipe", "int8", "--samples", 4, "--rounding", "nearest", *types)
+    assert run(capsys, "quantize", base, *arguments, "-o", signed).code == 0
+    method = ("--method", "qat", "--data", few, "--epochs", 1)
+    result = run(capsys, "finetune", signed, *method, "-o", tmp_path / "tuned")
+    assert result.code == 0, result.err
+    report = inspect_file(tmp_path / "tuned" / "resnet8-int8.onnx")
+    assert {tensor.dtype for tensor in (*report.inputs, *report.outputs)} == {"int8"}
+    assert any("int8 features" in note for note in report.notes)
+
+
 def test_clustered_weights_have_few_values_in_every_file(clustered):
     found = {name: len(np.unique(kernel)) for name, kernel in kernels(clustered).items()}
     first, *inner, last = found
