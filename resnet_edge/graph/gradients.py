@@ -1,7 +1,7 @@
 """Reverse-mode derivatives of a graph in NumPy: how much each tensor moves what the model says.
 
-One function an operator, vectorized over the batch, beside :mod:`resnet_edge.graph.execution`. At a kink of ReLU
-and its kin the derivative is that of the clipped side, zero; of equal maxima, the first one counts.
+One function an operator, vectorized over the batch, beside :mod:`resnet_edge.graph.execution`. At a kink of
+ReLU and its kin the derivative is that of the clipped side, zero; of equal maxima, the first one counts.
 """
 
 from __future__ import annotations

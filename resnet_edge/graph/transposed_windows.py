@@ -1,7 +1,7 @@
 """What sliding windows did to a map, backward: each cell gets back what the windows over it are given.
 
 The transposes of what :mod:`resnet_edge.graph.windows` does, for derivatives: ``x`` is (N, height, width,
-channels) with one pixel a window; the result is the padded map of ``size`` (height, width) that they slid over.
+channels) with one pixel a window; the result is the padded map of ``size`` (height, width) under them.
 """
 
 from __future__ import annotations

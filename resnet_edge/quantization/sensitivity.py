@@ -26,9 +26,9 @@ def sensitivities(graph: Graph, batches: Iterable[NDArray[np.float32]]) -> dict[
 
     That is, of (d logit / d element)^2 the sum over logits and over the map's positions, and the mean over
     images: right for noise that is small, white and zero on average. The sum over logits is estimated as the
-    square's expectation under random cotangents of +1 and -1, one an image (Hutchinson, "A stochastic estimator
-    of the trace of the influence matrix", 1989). The logits are the graph's output, or what a softmax or sigmoid
-    at its end takes: saturated probabilities have no gradient to speak of.
+    square's expectation under random cotangents of +1 and -1, one an image (Hutchinson, "A stochastic
+    estimator of the trace of the influence matrix", 1989). The logits are the graph's output, or what a
+    softmax or sigmoid at its end takes: saturated probabilities have no gradient to speak of.
 
     Args:
         graph: The float graph.
