@@ -30,7 +30,7 @@ def linear(classes):
 
 
 def gram(graph, name):
-    """Products of the Jacobian's rows by channel of the image or of ``conv``, (channels, classes, classes)."""
+    """Products of the Jacobian's rows, by channel of the image or ``conv``, (channels, classes, classes)."""
     weight = graph.by_name["dense"].op.weight.astype(np.float64)
     jacobian = weight.reshape(*graph.shapes["conv"], graph.classes)
     if name == INPUT_NAME:
