@@ -2,10 +2,11 @@
 
     python -m benchmarks.quantize_models resnet8|resnet8-logits|resnet20|resnet50 FOLDER
 
-leaves in FOLDER: ``bundle/`` (our float export), ``float.onnx`` (from the bundle: folded, batch 1, NCHW, the
+leaves in FOLDER: ``bundle/`` (our float export), ``bundle-pixels/`` (the same with ``--fold-input``, where
+a trained model does not take pixels anyway), ``float.onnx`` (from the bundle: folded, batch 1, NCHW, the
 easiest food for every ONNX tool), ``saved/`` (the Keras model by TensorFlow with a fixed batch of 1),
 ``float.tflite`` (by TFLiteConverter), ``images.npz`` (pixels for us), ``calibration.npy`` (the same
-images as model inputs NHWC, for the rivals) and ``evaluation.npz`` (model inputs, labels).
+images as model inputs NHWC, for the rivals) and ``evaluation.npz`` (model inputs, their pixels, labels).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 MODELS = ("resnet8", "resnet8-logits", "resnet20", "resnet50")
 CALIBRATION = {"resnet8": 200, "resnet8-logits": 200, "resnet20": 200, "resnet50": 50}
 JPEG_QUALITY = 30
+PIXEL_BUNDLE = "bundle-pixels"
+SETS = {"clean": "clean", "jpeg": f"JPEG {JPEG_QUALITY}"}
+"""Of evaluation images, and their titles in the tables."""
 
 
 def source(name: str) -> tuple[Any, dict[str, Any]]:
@@ -67,6 +71,10 @@ def write_float(name: str, folder: Path) -> Preprocessing:
     export(model, bundle, ExportOptions(formats=("tflite", "onnx", "savedmodel"), **options))
     (onnx_file,) = bundle.glob("*-fp32.onnx")
     shutil.copy(onnx_file, folder / "float.onnx")
+    contract = Preprocessing.from_json(read_manifest(bundle).preprocessing)
+    if name != "resnet50" and contract.name != "raw":
+        pixels = ExportOptions(formats=("tflite", "onnx"), fold_input=True, **options)
+        export(model, folder / PIXEL_BUNDLE, pixels)
     kept = keras.saving.load_model(bundle / "reference.keras", compile=False)
     archive = keras.export.ExportArchive()
     archive.track(kept)
@@ -75,7 +83,7 @@ def write_float(name: str, folder: Path) -> Preprocessing:
     archive.write_out(str(folder / "saved"), verbose=False)
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved"))
     (folder / "float.tflite").write_bytes(converter.convert())
-    return Preprocessing.from_json(read_manifest(bundle).preprocessing)
+    return contract
 
 
 def recompressed(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -90,24 +98,31 @@ def recompressed(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([one(image) for image in images])
 
 
+def blurred_noise(count: int) -> NDArray[np.uint8]:
+    """Images (count, 224, 224, 3) whose neighbouring pixels agree, as in photographs."""
+    coarse = np.random.default_rng(0).integers(0, 256, (count, 56, 56, 3), np.uint8)
+    return coarse.repeat(4, axis=1).repeat(4, axis=2)
+
+
 def write_images(name: str, folder: Path, contract: Preprocessing) -> None:
     """Calibration images and, for the trained models, 500 test + 800 unused training images, twice."""
     count = CALIBRATION[name]
     if name == "resnet50":
-        # Blurred noise: neighbouring pixels agree, as in photographs.
-        coarse = np.random.default_rng(0).integers(0, 256, (count, 56, 56, 3), np.uint8)
-        pixels = coarse.repeat(4, axis=1).repeat(4, axis=2)
+        pixels = blurred_noise(count)
         np.savez(folder / "images.npz", images=pixels)
         np.save(folder / "calibration.npy", contract.apply(pixels))
         return
     train, test = np.load(SHARED / "cifar10_train1000.npz"), np.load(SHARED / "cifar10_test500.npz")
     np.savez(folder / "images.npz", images=train["images"])
     np.save(folder / "calibration.npy", contract.apply(train["images"][:count]))
-    pixels = np.concatenate([test["images"], train["images"][count:]])
+    clean = np.concatenate([test["images"], train["images"][count:]])
+    jpeg = recompressed(clean)
     np.savez(
         folder / "evaluation.npz",
-        clean=contract.apply(pixels),
-        jpeg=contract.apply(recompressed(pixels)),
+        clean=contract.apply(clean),
+        jpeg=contract.apply(jpeg),
+        clean_pixels=clean,
+        jpeg_pixels=jpeg,
         labels=np.concatenate([test["labels"], train["labels"][count:]]),
     )
 

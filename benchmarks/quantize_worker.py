@@ -35,7 +35,7 @@ def channels_first(folder: Path) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         yield {"image": np.ascontiguousarray(image.transpose(0, 3, 1, 2))}
 
 
-def ours(formats: tuple[str, ...]) -> Callable[[Path, Path, int], Figures]:
+def ours(formats: tuple[str, ...], bundle: str = "bundle") -> Callable[[Path, Path, int], Figures]:
     """``resnet-edge quantize BUNDLE --recipe int8`` with its defaults; the proof is also told apart."""
 
     def run(folder: Path, destination: Path, count: int) -> Figures:
@@ -44,7 +44,7 @@ def ours(formats: tuple[str, ...]) -> Callable[[Path, Path, int], Figures]:
         options = QuantizeOptions(
             recipes=("int8",), calibration=str(folder / "images.npz"), samples=count, formats=formats
         )
-        result = quantize(str(folder / "bundle"), destination / "bundle", options)
+        result = quantize(str(folder / bundle), destination / "bundle", options)
         proving = ("run ", "read back ", "examine ")
         proof = sum(seconds for stage, seconds in result.seconds.items() if stage.startswith(proving))
         files = [artifact for artifact in result.manifest.artifacts if artifact.precision == "int8"]
@@ -161,7 +161,9 @@ def aimet(scheme: str, *, adaround: bool = False) -> Callable[[Path, Path, int],
 
 CONTENDERS: dict[str, Callable[[Path, Path, int], Figures]] = {
     "ours-tflite": ours(("tflite",)),
+    "ours-tflite-pixels": ours(("tflite",), "bundle-pixels"),
     "ours-onnx": ours(("onnx",)),
+    "ours-onnx-pixels": ours(("onnx",), "bundle-pixels"),
     "ours-savedmodel": ours(("savedmodel",)),
     "ours-all": ours(("tflite", "onnx", "savedmodel")),
     "tflite-converter": tflite_converter,
