@@ -12,7 +12,7 @@ from resnet_edge_converters.savedmodel_constants import ACTIVATION
 
 if TYPE_CHECKING:
     from resnet_edge.quantization.spec import Quantized, QuantSpec, TensorQuant
-    from resnet_edge_converters.savedmodel_constants import NodeConstants
+    from resnet_edge_converters.savedmodel_constants import NodeVariables
 
 raw = tf.raw_ops
 
@@ -24,53 +24,51 @@ OFFSETS = {"int8": 0, "uint8": 128}
 class Activation:
     """A node's output tensor, as the spec quantizes it.
 
-    Scale and zero point are read from variables: what the checkpoint holds is what computes. TensorFlow's own
-    ``fake_quant`` operators would move the scale, so that zero falls on a step, and know no limits inside the
-    type's.
+    Scale and zero point are read from a variable: what the checkpoint holds is what computes. TensorFlow's
+    own ``fake_quant`` operators would move the scale, so that zero falls on a step, and know no limits inside
+    the type's.
 
     Attributes:
         quant: The spec's limits.
-        variable: Scale and zero point, float32 (2,).
+        scale: float32, scalar.
+        zero_point: float32, scalar.
     """
 
     quant: TensorQuant
-    variable: tf.Variable
+    scale: tf.Tensor
+    zero_point: tf.Tensor
 
     def simulated(self, x: tf.Tensor) -> tf.Tensor:
         """What is left of real numbers after quantizing and dequantizing."""
-        scale, zero_point = self._parameters()
-        return raw.Mul(x=raw.Sub(x=self._quantized(x, scale, zero_point), y=zero_point), y=scale)
+        return raw.Mul(x=raw.Sub(x=self._quantized(x), y=self.zero_point), y=self.scale)
 
     def real(self, integers: tf.Tensor, offset: int) -> tf.Tensor:
         """The real numbers that integers of the signature stand for."""
-        scale, zero_point = self._parameters()
-        return (tf.cast(integers, tf.float32) - (zero_point + offset)) * scale
+        return (tf.cast(integers, tf.float32) - (self.zero_point + offset)) * self.scale
 
     def integers(self, x: tf.Tensor, dtype: str, offset: int) -> tf.Tensor:
         """Real numbers as integers of the signature."""
-        return tf.cast(self._quantized(x, *self._parameters()) + offset, dtype)
+        return tf.cast(self._quantized(x) + offset, dtype)
 
-    def _quantized(self, x: tf.Tensor, scale: tf.Tensor, zero_point: tf.Tensor) -> tf.Tensor:
+    def _quantized(self, x: tf.Tensor) -> tf.Tensor:
         """Integers as float32, which holds them exactly; ties go to the even one, as in integer kernels."""
-        steps = raw.AddV2(x=raw.Round(x=raw.RealDiv(x=x, y=scale)), y=zero_point)
+        steps = raw.AddV2(x=raw.Round(x=raw.RealDiv(x=x, y=self.scale)), y=self.zero_point)
         limits = {"clip_value_min": float(self.quant.qmin), "clip_value_max": float(self.quant.qmax)}
         return raw.ClipByValue(t=steps, **limits)
 
-    def _parameters(self) -> list[tf.Tensor]:
-        """Scale and zero point."""
-        parameters: list[tf.Tensor] = raw.Unpack(value=self.variable.read_value(), num=2)
-        return parameters
 
-
-def activation(constants: NodeConstants, spec: QuantSpec) -> Activation | None:
-    """A node's quantized output; None where it stays float."""
-    quant = spec.tensors.get(constants.node.name)
+def read_activation(node: NodeVariables, spec: QuantSpec) -> Activation | None:
+    """A node's quantized output, in the function that is being traced; None where it stays float."""
+    quant = spec.tensors.get(node.node.name)
     if quant is None:
         return None
-    return Activation(
-        quant=quant,
-        variable=constants.variables[ACTIVATION],
-    )
+    scale, zero_point = raw.Unpack(value=node.variables[ACTIVATION].value(), num=2)
+    return Activation(quant=quant, scale=scale, zero_point=zero_point)
+
+
+def simulated(activation: Activation | None, x: tf.Tensor) -> tf.Tensor:
+    """What an output is after its quantization, if it has one."""
+    return x if activation is None else activation.simulated(x)
 
 
 def check_border(quantized: Quantized) -> None:

@@ -23,42 +23,65 @@ ACTIVATION = "activation"
 """The role of scale and zero point of a node's output, float32 (2,): one variable, because the time that
 TensorFlow takes to write a SavedModel is in proportion to their number."""
 
+raw = tf.raw_ops
+
 Tree: TypeAlias = dict[str, Any]
 """Leaves and further trees by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class NodeConstants:
-    """What an operator reads when the function is traced.
+class NodeVariables:
+    """A node's variables.
 
     Attributes:
         node: The graph node.
-        variables: Its variables by role.
+        variables: By role.
         quants: How a constant is stored, by its role in the graph; one that is missing here is float32.
-        input_activation: Scale and zero point of the node's input, where it is quantized.
     """
 
     node: Node
     variables: Mapping[str, tf.Variable]
     quants: Mapping[str, ConstantQuant]
-    input_activation: tf.Variable | None
 
-    def tensor(self, role: str) -> tf.Tensor:
-        """The constant of that role in float32, as the operator computes with it."""
-        quant = self.quants.get(role)
-        if quant is None:
-            return self.variables[role].read_value()
-        stored = tf.cast(self.variables[stored_role(role, quant)].read_value(), tf.float32)
-        return stored if quant.dtype == "float16" else stored * self._steps(quant, stored.shape)
+    def read(self, input_scale: tf.Tensor | None) -> NodeConstants:
+        """The constants that they stand for, in the function that is being traced.
 
-    def _steps(self, quant: ConstantQuant, shape: tf.TensorShape) -> tf.Tensor:
-        """What a step of each integer is worth, in a shape that broadcasts to the constant's."""
-        scale = self.variables[SCALE].read_value()
-        if quant.dtype != "int8":  # a bias counts in steps of the products that it is added to
-            input_scale, _ = tf.unstack(self.input_activation)
-            scale = input_scale * scale
-        # A depthwise weight has its output channels in its last two dimensions, all others in the last.
-        return scale if quant.axis is None else tf.reshape(scale, shape[quant.axis :])
+        Args:
+            input_scale: Of the node's first input; None where that is not quantized.
+        """
+        stored = {role: variable.value() for role, variable in self.variables.items() if role != ACTIVATION}
+        tensors = {}
+        for role in self.node.op.weights():
+            quant = self.quants.get(role)
+            if quant is None:
+                tensors[role] = stored[role]
+                continue
+            tensors[role] = raw.Cast(x=stored[stored_role(role, quant)], DstT=tf.float32)
+            if quant.dtype != "float16":
+                # A bias counts in steps of the products that it is added to.
+                scale = stored[SCALE] if quant.dtype == "int8" else raw.Mul(x=input_scale, y=stored[SCALE])
+                tensors[role] = raw.Mul(x=tensors[role], y=_along_channels(scale, quant, tensors[role].shape))
+        return NodeConstants(node=self.node, tensors=tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeConstants:
+    """What an operator computes with.
+
+    Attributes:
+        node: The graph node.
+        tensors: Its constants in float32, by their roles in the graph.
+    """
+
+    node: Node
+    tensors: Mapping[str, tf.Tensor]
+
+
+def _along_channels(scale: tf.Tensor, quant: ConstantQuant, shape: tf.TensorShape) -> tf.Tensor:
+    """Scales in a shape that broadcasts to the constant's."""
+    # A depthwise weight has its output channels in its last two dimensions, all others in the last.
+    depthwise = quant.axis is not None and quant.axis < shape.rank - 1
+    return raw.Reshape(tensor=scale, shape=shape[quant.axis :]) if depthwise else scale
 
 
 def scope(node: str) -> str:
@@ -99,32 +122,30 @@ def _stored(quantized: Quantized, node: Node) -> dict[str, NDArray[np.generic]]:
     return arrays
 
 
-def make_variables(quantized: Quantized) -> dict[str, NodeConstants]:
+def make_variables(quantized: Quantized) -> dict[str, NodeVariables]:
     """Every node's variables by the node's name.
 
     Variables and not constants: TensorFlow's graph optimizer would multiply constant integers by their scales
     once and for all, and keep float32 weights.
     """
-    constants: dict[str, NodeConstants] = {}
+    variables: dict[str, NodeVariables] = {}
     arrays = stored_arrays(quantized)
     for node in quantized.graph.nodes:
         roles = {role: quantized.spec.constants.get(f"{node.name}/{role}") for role in node.op.weights()}
-        source = constants[node.inputs[0]].variables if node.inputs else {}
-        constants[node.name] = NodeConstants(
+        variables[node.name] = NodeVariables(
             node=node,
             variables={
                 role: tf.Variable(array, trainable=False, name=f"{scope(node.name)}/{role}")
                 for role, array in arrays[node.name].items()
             },
             quants={role: quant for role, quant in roles.items() if quant is not None},
-            input_activation=source.get(ACTIVATION),
         )
-    return constants
+    return variables
 
 
-def attach(module: tf.Module, constants: Mapping[str, NodeConstants]) -> None:
+def attach(module: tf.Module, variables: Mapping[str, NodeVariables]) -> None:
     """Make the variables the module's own: the checkpoint names them as :func:`checkpoint_keys` says."""
-    for name, subtree in _tree({name: node.variables for name, node in constants.items()}).items():
+    for name, subtree in _tree({name: node.variables for name, node in variables.items()}).items():
         setattr(module, name, subtree)
 
 

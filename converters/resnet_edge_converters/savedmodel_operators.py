@@ -64,12 +64,12 @@ def compute(_op: Operator, constants: NodeConstants, /, *_inputs: tf.Tensor) -> 
 
 @compute.register
 def _conv2d(op: Conv2D, constants: NodeConstants, x: tf.Tensor, /) -> tf.Tensor:
-    return _convolve(op, constants, x, constants.tensor("weight"))
+    return _convolve(op, constants, x, constants.tensors["weight"])
 
 
 @compute.register
 def _depthwise_conv2d(op: DepthwiseConv2D, constants: NodeConstants, x: tf.Tensor, /) -> tf.Tensor:
-    weight = constants.tensor("weight")
+    weight = constants.tensors["weight"]
     if op.strides[0] != op.strides[1] or op.dilation != (1, 1):
         # TensorFlow's depthwise kernel takes neither; its grouped convolution gives the same in all cases.
         height, width, channels, multiplier = op.weight.shape
@@ -79,7 +79,7 @@ def _depthwise_conv2d(op: DepthwiseConv2D, constants: NodeConstants, x: tf.Tenso
         # The depthwise operator takes explicit padding too, but TensorFlow's graph optimizer aborts on it.
         x, padding = _padded(x, op.padding), {"padding": "VALID"}
     y = raw.DepthwiseConv2dNative(input=x, filter=weight, strides=[1, *op.strides, 1], **padding)
-    return _activate(raw.BiasAdd(value=y, bias=constants.tensor("bias")), op.activation)
+    return _activate(raw.BiasAdd(value=y, bias=constants.tensors["bias"]), op.activation)
 
 
 def _convolve(
@@ -92,7 +92,7 @@ def _convolve(
         dilations=[1, *op.dilation, 1],
         **_padding(op.padding, x, op.kernel, op.strides, op.dilation),
     )
-    bias = constants.tensor("bias")
+    bias = constants.tensors["bias"]
     grouped = weight.shape[2] != x.shape[3]
     # TensorFlow's graph optimizer fuses BiasAdd, not Add, into a convolution, and the fused kernel takes no
     # groups where oneDNN is switched off.
@@ -124,14 +124,14 @@ def _activate(x: tf.Tensor, activation: Activation) -> tf.Tensor:
 
 @compute.register
 def _dense(op: Dense, constants: NodeConstants, x: tf.Tensor, /) -> tf.Tensor:
-    y = raw.MatMul(a=x, b=constants.tensor("weight"))
-    return _activate(raw.BiasAdd(value=y, bias=constants.tensor("bias")), op.activation)
+    y = raw.MatMul(a=x, b=constants.tensors["weight"])
+    return _activate(raw.BiasAdd(value=y, bias=constants.tensors["bias"]), op.activation)
 
 
 @compute.register
 def _batch_norm(op: BatchNorm, constants: NodeConstants, x: tf.Tensor, /) -> tf.Tensor:
     roles = {"mean": "mean", "variance": "variance", "offset": "beta", "scale": "gamma"}
-    values = {name: constants.tensor(role) for name, role in roles.items()}
+    values = {name: constants.tensors[role] for name, role in roles.items()}
     if x.shape.rank != 4:
         return tf.nn.batch_normalization(x, **values, variance_epsilon=op.epsilon)
     return raw.FusedBatchNormV3(x=x, **values, epsilon=op.epsilon, is_training=False).y
@@ -162,7 +162,7 @@ def _leaky_relu(op: LeakyRelu, _constants: NodeConstants, x: tf.Tensor, /) -> tf
 
 @compute.register
 def _prelu(_op: PRelu, constants: NodeConstants, x: tf.Tensor, /) -> tf.Tensor:
-    return raw.Relu(features=x) - constants.tensor("alpha") * raw.Relu(features=-x)
+    return raw.Relu(features=x) - constants.tensors["alpha"] * raw.Relu(features=-x)
 
 
 @compute.register

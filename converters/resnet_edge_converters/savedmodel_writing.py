@@ -16,8 +16,8 @@ from resnet_edge import __version__
 from resnet_edge.engines.savedmodel import METADATA_FILE, SIGNATURE
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge.tensorflow_import import tf
-from resnet_edge_converters.savedmodel_activations import OFFSETS, activation, check_border
-from resnet_edge_converters.savedmodel_constants import NodeConstants, attach, make_variables, scope
+from resnet_edge_converters.savedmodel_activations import OFFSETS, check_border, read_activation, simulated
+from resnet_edge_converters.savedmodel_constants import NodeVariables, attach, make_variables, scope
 from resnet_edge_converters.savedmodel_operators import compute
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def write_savedmodel(quantized: Quantized, destination: Path, settings: Conversi
         OSError: The folder cannot be written.
     """
     check_border(quantized)
-    constants = make_variables(quantized)
+    variables = make_variables(quantized)
     module = tf.Module()
-    attach(module, constants)
+    attach(module, variables)
     shape = [settings.batch, *quantized.graph.input_shape]
     image = tf.TensorSpec(shape, tf.as_dtype(quantized.spec.io), name=INPUT_NAME)
-    function = tf.function(_function(quantized, constants), input_signature=[image], autograph=False)
+    function = tf.function(_function(quantized, variables), input_signature=[image], autograph=False)
     # Debug information is the stack trace of every operator: this program's, of no use to the reader.
     options = tf.saved_model.SaveOptions(save_debug_info=False)
     signatures = {SIGNATURE: function.get_concrete_function()}
@@ -53,26 +53,26 @@ def write_savedmodel(quantized: Quantized, destination: Path, settings: Conversi
         _write_metadata(destination, settings.metadata, _border(quantized))
 
 
-def _function(quantized: Quantized, constants: Mapping[str, NodeConstants]) -> Any:
+def _function(quantized: Quantized, variables: Mapping[str, NodeVariables]) -> Any:
     """The Python function that computes the graph; its operators are named after their nodes."""
-    graph, io = quantized.graph, quantized.spec.io
-    activations = {name: activation(node, quantized.spec) for name, node in constants.items()}
-
-    def simulated(name: str, tensor: tf.Tensor) -> tf.Tensor:
-        quantization = activations[name]
-        return tensor if quantization is None else quantization.simulated(tensor)
+    graph, spec, io = quantized.graph, quantized.spec, quantized.spec.io
 
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        first, last = activations[INPUT_NAME], activations[graph.output]
-        given = first.real(image, OFFSETS[io]) if first and io != "float32" else simulated(INPUT_NAME, image)
-        tensors = {INPUT_NAME: given}
+        # Each is read once: the time that TensorFlow takes is in proportion to the number of operators.
+        first = read_activation(variables[INPUT_NAME], spec)
+        given = first.real(image, OFFSETS[io]) if first and io != "float32" else simulated(first, image)
+        activations, tensors = {INPUT_NAME: first}, {INPUT_NAME: given}
         for node in graph.nodes[1:]:
+            stored, source = variables[node.name], activations[node.inputs[0]]
             inputs = [tensors[name] for name in node.inputs]
             # Weights are dequantized when the input is there: else all of them would be, right at the start.
-            after = inputs if constants[node.name].quants else []
+            after = inputs if stored.quants else []
             with tf.name_scope(scope(node.name)), tf.control_dependencies(after):
-                tensors[node.name] = simulated(node.name, compute(node.op, constants[node.name], *inputs))
-        result = tensors[graph.output]
+                activations[node.name] = read_activation(stored, spec)
+                constants = stored.read(source and source.scale)
+                output = compute(node.op, constants, *inputs)
+                tensors[node.name] = simulated(activations[node.name], output)
+        result, last = tensors[graph.output], activations[graph.output]
         if last and io != "float32":
             result = last.integers(result, io, OFFSETS[io])
         return {graph.output_name: result}
