@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge import bundle as bundles
@@ -297,7 +297,7 @@ class Writer:
             onnx_layout=self.prepared.options.onnx_layout,
             reference=references,
             artifacts=artifacts,
-            passes=tuple(asdict(report) for report in self.prepared.passes.reports),
+            passes=self.prepared.passes.reports,
             warnings=self.prepared.warnings,
             versions=installed_versions(_VERSIONED),
             command=self.prepared.options.command,

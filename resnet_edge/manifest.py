@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_edge.errors import ModelRejectedError
+from resnet_edge.pass_reports import PassReport  # noqa: TC001 - records are read by the types of their fields
 from resnet_edge.records import read_record
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ class Manifest:
     onnx_layout: Literal["nchw", "nhwc"]
     reference: tuple[ReferenceRecord, ...]
     artifacts: tuple[ArtifactRecord, ...]
-    passes: tuple[Mapping[str, Any], ...]
+    passes: tuple[PassReport, ...]
     warnings: tuple[str, ...]
     held_back: HeldBackRecord | None = None
     calibration_notes: tuple[str, ...] = ()
@@ -271,6 +272,8 @@ def _parse(values: Mapping[str, Any], path: Path) -> Manifest:
     try:
         manifest = read_record(Manifest, values)
         _check_names(manifest)
+        _check_shapes(manifest)
+        _check_evidence(manifest)
         if "half" not in values["model"]:  # of a version that did not say
             model = dataclasses.replace(manifest.model, half=_proven_in_half(manifest.artifacts))
             manifest = dataclasses.replace(manifest, model=model)
@@ -299,6 +302,21 @@ def _check_names(manifest: Manifest) -> None:
     for name in (manifest.model.name, *artifacts, *references, *specs, *images):
         if name in {"", ".", ".."} or "/" in name or "\\" in name:
             raise ValueError(f"{name!r} is no file name")
+
+
+def _check_shapes(manifest: Manifest) -> None:
+    """See that images and classes have the dimensions that every reader takes them to have."""
+    for name, tensor, dimensions in (("input", manifest.input, 4), ("output", manifest.output, 2)):
+        _, *sizes = tensor.shape or (None,)
+        if len(tensor.shape) != dimensions or not all(size and 0 < size < 2**31 for size in sizes):
+            raise ValueError(f"{name}.shape is {list(tensor.shape)}, not {dimensions} dimensions")
+
+
+def _check_evidence(manifest: Manifest) -> None:
+    """See that every artifact was run, as no bundle was made without."""
+    for index, record in enumerate(manifest.artifacts):
+        if record.proof is None and record.parity is None:
+            raise ValueError(f"artifacts[{index}] has neither a proof nor a parity")
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:

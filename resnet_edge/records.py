@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 RecordT = TypeVar("RecordT")
 
-_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+_NAMES = {bool: "true or false", int: "an integer", float: "a finite number", str: "a text"}
 
 
 def read_record(kind: type[RecordT], values: Any, place: str = "") -> RecordT:
@@ -46,13 +47,15 @@ def _read(kind: Any, value: Any, place: str) -> Any:
         return None if value is None else _read(kind, value, place)
     if origin is tuple:
         items = _of_type(list, value, place, "a list")
+        if arguments[-1] is not Ellipsis and len(items) != len(arguments):
+            raise ValueError(f"{place} has {len(items)} entries, not {len(arguments)}")
         return tuple(_read(arguments[0], item, f"{place}[{index}]") for index, item in enumerate(items))
     if origin is Mapping:
         entries = _of_type(dict, value, place, "an object")
         return {name: _read(arguments[1], entry, f"{place}.{name}") for name, entry in entries.items()}
     if origin is Literal:
-        if value not in arguments:
-            raise ValueError(f"{place} is {value!r}, not one of {', '.join(arguments)}")
+        if not any(value == each and type(value) is type(each) for each in arguments):  # true is no 1
+            raise ValueError(f"{place} is {value!r}, not one of {', '.join(map(str, arguments))}")
         return value
     if dataclasses.is_dataclass(kind):
         return read_record(kind, value, place)  # type: ignore[arg-type]
@@ -62,6 +65,9 @@ def _read(kind: Any, value: Any, place: str) -> Any:
 def _of_type(kind: type, value: Any, place: str, name: str) -> Any:
     """The value, if JSON wrote one of that type; true and false are no numbers, and integers are numbers."""
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+    if fits and kind is float:  # JSON can hold numbers beyond all floats, and Python's reads NaN
+        fits = -sys.float_info.max <= value <= sys.float_info.max
+    if not fits:
         raise ValueError(f"{place or 'the document'} is {value!r}, not {name}")
     return value

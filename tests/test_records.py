@@ -18,6 +18,7 @@ from resnet_edge.manifest import (
     read_manifest,
     write_manifest,
 )
+from resnet_edge.pass_reports import Kept, PassReport
 
 MANIFEST = Manifest(
     model=ModelRecord(
@@ -50,7 +51,7 @@ MANIFEST = Manifest(
             ),
         ),
     ),
-    passes=({"name": "fold"},),
+    passes=(PassReport(name="fold", kept=(Kept(node="n", source="s", kind="Pad", reason="r"),)),),
     warnings=(),
     versions={"numpy": "2"},
     command=("resnet-edge",),
@@ -70,6 +71,9 @@ def test_fields_of_a_later_version_are_passed_over(tmp_path):
     assert read_manifest(tmp_path) == MANIFEST
 
 
+ERROR = "artifacts[0].parity.max_abs_error"
+
+
 @pytest.mark.parametrize(
     ("place", "value", "found"),
     [
@@ -85,6 +89,14 @@ def test_fields_of_a_later_version_are_passed_over(tmp_path):
         (("onnx_layout",), "chw", "onnx_layout is 'chw', not one of nchw, nhwc"),
         (("versions", "numpy"), None, "versions.numpy is None, not a text"),
         (("passes", 0), [], "passes[0] is [], not an object"),
+        (("passes", 0), {}, "passes[0].name is missing"),
+        (("passes", 0, "kept", 0, "reason"), None, "passes[0].kept[0].reason is None, not a text"),
+        (("artifacts", 0, "parity"), None, "artifacts[0] has neither a proof nor a parity"),
+        (("artifacts", 0, "parity", "max_abs_error"), float("nan"), f"{ERROR} is nan, not a finite number"),
+        (("artifacts", 0, "parity", "max_abs_error"), 10**400, f"{ERROR} is {10**400}, not a finite number"),
+        (("output", "shape"), [2], "output.shape is [2], not 2 dimensions"),
+        (("input", "shape", 1), 0, "input.shape is [None, 0, 8, 3], not 4 dimensions"),
+        (("output", "shape", 1), 10**30, f"output.shape is [None, {10**30}], not 2 dimensions"),
     ],
 )
 def test_a_field_of_another_type_is_named(tmp_path, place, value, found):

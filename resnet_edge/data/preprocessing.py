@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import numpy as np
 
 from resnet_edge.errors import DataRejectedError, UsageError
+from resnet_edge.records import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -230,21 +231,23 @@ class Preprocessing:
             DataRejectedError: The object is no such contract.
         """
         try:
-            mean, std = (tuple(float(number) for number in fields[name]) for name in ("mean", "std"))
-            resize, input_size = (_size(fields[name]) for name in ("resize", "input_size"))
-            return cls(**{**fields, "mean": mean, "std": std, "resize": resize, "input_size": input_size})
-        except (KeyError, TypeError, ValueError) as error:
+            contract = read_record(cls, fields)
+            _check_known(fields)
+        except ValueError as error:
             raise DataRejectedError(
                 "this is not a preprocessing contract",
-                found=f"{str(fields)[:200]} ({type(error).__name__}: {error})",
+                found=f"{str(fields)[:200]} ({error})",
                 allowed="what resnet-edge writes into a bundle's manifest",
                 next_step="export the model again",
             ) from error
+        return contract
 
 
-def _size(numbers: Sequence[int]) -> Size:
-    height, width = numbers
-    return int(height), int(width)
+def _check_known(fields: Mapping[str, Any]) -> None:
+    """See that a contract asks for nothing that would not be done."""
+    unknown = fields.keys() - Preprocessing.__dataclass_fields__.keys()
+    if unknown:
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
 
 
 def _brief(numbers: tuple[float, ...]) -> str:

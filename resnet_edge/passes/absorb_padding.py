@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from resnet_edge.graph import GraphEditor
 from resnet_edge.graph.operators import AveragePool2D, Conv2D, DepthwiseConv2D, MaxPool2D, Pad
-from resnet_edge.passes.base import Change, Kept, ObstacleError, PassReport, change, kept, label
+from resnet_edge.pass_reports import Change, Kept, PassReport
+from resnet_edge.passes.base import ObstacleError, change, kept, label
 from resnet_edge.passes.signs import nonnegative
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from resnet_edge.graph.operators import (
     Slice,
     Upsample2D,
 )
-from resnet_edge.passes.base import Change, PassReport, change
+from resnet_edge.pass_reports import Change, PassReport
+from resnet_edge.passes.base import change
 from resnet_edge.passes.signs import nonnegative
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from resnet_edge.graph.operators import (
     Slice,
     Upsample2D,
 )
-from resnet_edge.passes.base import Change, ObstacleError, change, label
+from resnet_edge.passes.base import ObstacleError, change, label
 from resnet_edge.passes.channel_affine import ChannelAffine, Linear, PerChannel, append, fold_error, prepend
 from resnet_edge.passes.wiring import producers, require_sole_consumers
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from resnet_edge.graph import GraphEditor, Node
     from resnet_edge.graph.geometry import Shape
+    from resnet_edge.pass_reports import Change
 
 _AVERAGES = (AveragePool2D, GlobalAveragePool, Upsample2D)
 """Operators whose every output is a mean of values of one channel, with weights that sum to 1."""

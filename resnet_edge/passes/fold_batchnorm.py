@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from resnet_edge.graph import GraphEditor
 from resnet_edge.graph.operators import Affine, BatchNorm
-from resnet_edge.passes.base import Change, Kept, ObstacleError, PassReport, kept
+from resnet_edge.pass_reports import Change, Kept, PassReport
+from resnet_edge.passes.base import ObstacleError, kept
 from resnet_edge.passes.fold_affine import fold_backward, fold_forward
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 
 from resnet_edge.graph import INPUT_NAME, GraphEditor, Node
 from resnet_edge.graph.operators import Affine, BatchNorm, Conv2D, Pad
-from resnet_edge.passes.base import Change, Kept, ObstacleError, PassReport, change, kept, label
+from resnet_edge.pass_reports import Change, Kept, PassReport
+from resnet_edge.passes.base import ObstacleError, change, kept, label
 from resnet_edge.passes.channel_affine import ChannelAffine
 from resnet_edge.passes.fold_affine import fold_forward
 

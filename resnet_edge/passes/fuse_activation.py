@@ -20,15 +20,8 @@ from resnet_edge.graph.operators import (
     Reshape,
     Slice,
 )
-from resnet_edge.passes.base import (
-    Change,
-    Kept,
-    ObstacleError,
-    PassReport,
-    change,
-    kept,
-    label,
-)
+from resnet_edge.pass_reports import Change, Kept, PassReport
+from resnet_edge.passes.base import ObstacleError, change, kept, label
 from resnet_edge.passes.wiring import producers, require_sole_consumers
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from resnet_edge.graph import GraphEditor
 from resnet_edge.graph.operators import AveragePool2D, GlobalAveragePool, GlobalMaxPool, MaxPool2D
-from resnet_edge.passes.base import PassReport, change
+from resnet_edge.pass_reports import PassReport
+from resnet_edge.passes.base import change
 
 if TYPE_CHECKING:
     from resnet_edge.graph import Graph, Node

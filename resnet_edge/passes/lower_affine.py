@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from resnet_edge.graph import GraphEditor, Node
 from resnet_edge.graph.operators import Affine, BatchNorm, Reshape
-from resnet_edge.passes.base import Change, PassReport, change
+from resnet_edge.pass_reports import Change, PassReport
+from resnet_edge.passes.base import change
 from resnet_edge.passes.channel_affine import ChannelAffine
 
 if TYPE_CHECKING:

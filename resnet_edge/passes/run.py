@@ -19,7 +19,8 @@ from resnet_edge.passes.merge_reshapes import merge_reshapes
 if TYPE_CHECKING:
     from resnet_edge.data.preprocessing import Preprocessing
     from resnet_edge.graph import Graph
-    from resnet_edge.passes.base import Pass, PassReport
+    from resnet_edge.pass_reports import PassReport
+    from resnet_edge.passes.base import Pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,8 +95,10 @@ def _evidence(artifact: Mapping[str, Any]) -> str:
 
 
 def _contract(manifest: Mapping[str, Any]) -> str:
-    contract = manifest["preprocessing"]
-    text = f"{contract['name']}, {contract['order']}" if contract["channels"] == 3 else contract["name"]
+    from resnet_edge.data.preprocessing import Preprocessing  # deferred: brings NumPy
+
+    contract = Preprocessing.from_json(manifest["preprocessing"])
+    text = f"{contract.name}, {contract.order}" if contract.channels == 3 else contract.name
     return f"0..255, {text} inside the artifacts" if manifest["fold_input"] else text
 
 

@@ -154,7 +154,7 @@ class BundleTarget(Target):
         record, folded = candidate.record, self.folded
         if record is None or folded is None:
             return None
-        if not record.spec and not any(each["name"] == "fold_batchnorm" for each in self.manifest.passes):
+        if not record.spec and not any(each.name == "fold_batchnorm" for each in self.manifest.passes):
             return None
         if record.spec not in self._kept:
             files = self.folder / record.spec, self.folder / record.integers

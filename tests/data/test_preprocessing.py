@@ -198,6 +198,10 @@ def test_json_is_the_same_text_whatever_the_order_of_its_keys():
         {"resize": [4, 4]},
         {"input_size": [0, 8]},
         {"surprise": 1},
+        {"name": None},
+        {"scale": "1"},
+        {"channels": 3.0},
+        {"input_size": [8, 8, 8]},
     ],
     ids=json.dumps,
 )

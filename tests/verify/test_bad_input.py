@@ -110,6 +110,15 @@ def test_bundle_of_a_newer_schema(own_bundle, refused):
     refused(REJECTED, own_bundle, says=("newer resnet-edge", "schema 99", "upgrade"))
 
 
+def test_contract_of_another_type(own_bundle, refused, capsys):
+    contract = json.loads((own_bundle / "manifest.json").read_text())["preprocessing"]
+    edit_manifest(own_bundle, preprocessing={**contract, "order": "grb"})
+    refused(REJECTED, own_bundle, says=("not a preprocessing contract", "'grb'"))
+    shown = run(capsys, "inspect", own_bundle)
+    assert shown.code == REJECTED
+    assert "'grb'" in shown.err
+
+
 def test_manifest_that_breaks_off(own_bundle, refused):
     path = own_bundle / "manifest.json"
     path.write_text(path.read_text()[:-200])
