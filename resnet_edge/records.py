@@ -34,7 +34,7 @@ def read_record(kind: type[RecordT], values: Any, place: str = "") -> RecordT:
         name = f"{place}.{field.name}" if place else field.name
         if field.name in given:
             found[field.name] = _read(types[field.name], given[field.name], name)
-        elif field.default is dataclasses.MISSING:
+        elif field.default is field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{name} is missing")
     return kind(**found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,8 +12,7 @@ from resnet_edge.finetuning.pruning import Pruned
 from resnet_edge.finetuning.qat import FakeQuantized
 from resnet_edge.inspection.onnx_activations import activation_type
 from resnet_edge.quantization.recipes import RECIPES
-from resnet_edge.quantization.spec import QuantSpec
-from resnet_edge.quantization.storage import load_quantized
+from resnet_edge.quantization.storage import load_quantized, load_spec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
     from resnet_edge.graph import Graph
     from resnet_edge.manifest import ArtifactRecord, Manifest
     from resnet_edge.quantization.recipes import Recipe
-    from resnet_edge.quantization.spec import Quantized
+    from resnet_edge.quantization.spec import Quantized, QuantSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +128,7 @@ def _integer_specs(folder: Path, manifest: Manifest) -> Mapping[str, tuple[Artif
     found = {}
     for record in manifest.artifacts:
         if record.spec and record.precision not in found:
-            spec = QuantSpec.from_json(json.loads((folder / record.spec).read_text(encoding="utf-8")))
+            spec = load_spec(folder / record.spec)
             if spec.tensors:
                 found[record.precision] = record, spec
     return found

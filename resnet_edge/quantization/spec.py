@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping  # noqa: TC003 - records are read by the types of their fields
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from resnet_edge.errors import ModelRejectedError
+from resnet_edge.records import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -97,38 +97,24 @@ class QuantSpec:
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> QuantSpec:
+    def from_json(cls, values: Any) -> QuantSpec:
         """The spec that :meth:`to_json` gave.
 
         Raises:
             ModelRejectedError: It is damaged, or of a newer schema.
         """
-        if values.get("schema") != SCHEMA:
+        schema = values.get("schema") if isinstance(values, dict) else None
+        if schema != SCHEMA:
             raise ModelRejectedError(
                 "cannot read the quantization spec",
-                found=f"schema {values.get('schema')}",
+                found=f"schema {schema}",
                 allowed=f"schema {SCHEMA}",
                 next_step="quantize again, or upgrade resnet-edge",
             )
         try:
-            return cls(
-                recipe=values["recipe"],
-                io=values["io"],
-                tensors={name: _tensor(fields) for name, fields in values["tensors"].items()},
-                constants={name: _constant(fields) for name, fields in values["constants"].items()},
-                kept_float=dict(values["kept_float"]),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
+            return read_record(cls, values)
+        except ValueError as error:
             raise ModelRejectedError("the quantization spec is damaged", found=str(error)) from error
-
-
-def _tensor(fields: Mapping[str, Any]) -> TensorQuant:
-    observed = fields["observed"]
-    return TensorQuant(**{**fields, "observed": None if observed is None else tuple(observed)})
-
-
-def _constant(fields: Mapping[str, Any]) -> ConstantQuant:
-    return ConstantQuant(**{**fields, "scales": tuple(fields["scales"])})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,24 @@ def save_integers(quantized: Quantized, folded: Graph, path: Path) -> None:
     write_tensors(tensors, path)
 
 
+def load_spec(path: Path) -> QuantSpec:
+    """The spec that a bundle holds.
+
+    Raises:
+        ModelRejectedError: It is missing, damaged, or of a newer schema.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelRejectedError(
+            "the quantization spec cannot be read",
+            where=path.name,
+            found=str(error),
+            next_step="quantize again",
+        ) from error
+    return QuantSpec.from_json(values)
+
+
 def load_quantized(spec_file: Path, integers_file: Path, folded: Graph) -> Quantized:
     """The quantized graph that a bundle holds.
 
@@ -56,7 +74,7 @@ def load_quantized(spec_file: Path, integers_file: Path, folded: Graph) -> Quant
         ModelRejectedError: A file is missing, damaged, or does not fit the graph.
     """
     try:
-        spec = QuantSpec.from_json(json.loads(spec_file.read_text(encoding="utf-8")))
+        spec = load_spec(spec_file)
         tensors = load_file(integers_file)
         return Quantized(graph=_graph(folded, tensors), spec=spec, constants=_constants(spec, tensors))
     except (OSError, ValueError, KeyError, SafetensorError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -103,6 +104,14 @@ def test_no_bundle(few, tmp_path, capsys):
     result = attempt(capsys, tmp_path, tmp_path, "--method", "qat", data=few)
     assert result.code == REJECTED
     assert "not a bundle" in result.err
+
+
+def test_a_bundle_without_its_spec(base, few, tmp_path, capsys):
+    bundle = shutil.copytree(base, tmp_path / "bundle")
+    (bundle / "resnet8-int8.spec.json").unlink()
+    result = attempt(capsys, bundle, tmp_path, "--method", "qat", data=few)
+    assert result.code == REJECTED
+    assert "resnet8-int8.spec.json" in result.err
 
 
 def test_the_same_folder_for_both(base, few, capsys):
