@@ -301,4 +301,5 @@ class Quantizer:
             overrides=self.options.overrides,
             input_range=(0.0, 255.0) if self.manifest.fold_input else None,
             moments=observed.moments,
+            sensitivity=observed.sensitivity,
         )
