@@ -41,6 +41,7 @@ from resnet_edge.quantization.disjoint_sets import DisjointSets
 from resnet_edge.quantization.equalization import scale_inputs, scale_outputs
 from resnet_edge.quantization.groups import keeps_scale
 from resnet_edge.quantization.observed_session import ObservedSession
+from resnet_edge.quantization.rectified_sums import effective, rectified_addends
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -64,19 +65,22 @@ def channel_magnitudes(
 ) -> dict[str, NDArray[np.float64]]:
     """How large each channel of every tensor gets, by node name: (channels,).
 
-    The power mean over images of the largest absolute value.
+    The power mean over images of the largest absolute value that has any effect behind the next ReLU.
 
     Args:
         graph: The float graph, in the form that converters take.
         batches: Model inputs (N, height, width, channels), at least one.
     """
-    session = ObservedSession(graph, usable_cores())
+    session, addends = ObservedSession(graph, usable_cores()), rectified_addends(graph)
     sums = {node.name: np.zeros(graph.shapes[node.name][-1]) for node in graph.nodes}
     images = 0
     for batch in batches:
         images += len(batch)
-        for name, tensor in session.run(batch).items():
+        tensors = session.run(batch)
+        for name, tensor in tensors.items():
             values = tensor.values
+            if name in addends:
+                values = effective(values, tensors[addends[name]].values)
             axes = tuple(axis for axis in range(1, values.ndim) if axis != tensor.channel_axis)
             largest = np.maximum(values.max(axis=axes), -values.min(axis=axes))
             sums[name] += (largest.astype(np.float64) ** _POWER).sum(axis=0)

@@ -21,6 +21,7 @@ from resnet_edge.errors import DataRejectedError
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge.quantization.observed_session import ObservedSession
 from resnet_edge.quantization.observers import DEFAULT_OBSERVER, Batch, MinMax, find_observer
+from resnet_edge.quantization.rectified_sums import effective, rectified_addends
 from resnet_edge.quantization.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -71,8 +72,14 @@ def calibrate(
     side_by_side = min(usable_cores(), max(2, BYTES_UNDER_WAY // (step * _bytes_an_image(graph))))
     session = ObservedSession(graph, usable_cores() // side_by_side)
 
+    addends = rectified_addends(graph)
+
     def look(inputs: Tensor) -> dict[str, _Glimpse]:
-        return {name: watches[name].look(tensor) for name, tensor in session.run(inputs).items()}
+        tensors = session.run(inputs)
+        return {
+            name: watches[name].look(tensor, tensors[addends[name]] if name in addends else None)
+            for name, tensor in tensors.items()
+        }
 
     images = 0
     with ThreadPoolExecutor(side_by_side) as pool:
@@ -146,6 +153,11 @@ class _Glimpse:
     reduced: Reduced
 
 
+def _batch(values: Tensor) -> Batch:
+    axes = tuple(range(1, values.ndim))
+    return Batch(values=values, low=values.min(axis=axes), high=values.max(axis=axes))
+
+
 class _Watch:
     """Everything that is kept about one tensor.
 
@@ -160,18 +172,23 @@ class _Watch:
         self._name, self._observer = name, observer
         self._sums = np.zeros(channels)
 
-    def look(self, tensor: StoredTensor) -> _Glimpse:
-        """Reduce the tensor of some images; several threads may do so at a time."""
-        values = tensor.values
-        axes = tuple(range(1, values.ndim))
-        batch = Batch(values=values, low=values.min(axis=axes), high=values.max(axis=axes))
-        others = tuple(axis for axis in axes if axis != tensor.channel_axis)
+    def look(self, tensor: StoredTensor, other: StoredTensor | None) -> _Glimpse:
+        """Reduce the tensor of some images; several threads may do so at a time.
+
+        Args:
+            tensor: What to look at.
+            other: What is added to it in front of a ReLU, where the tensor serves for nothing else.
+        """
+        whole = _batch(tensor.values)
+        others = tuple(axis for axis in range(1, tensor.values.ndim) if axis != tensor.channel_axis)
         return _Glimpse(
-            low=batch.low,
-            high=batch.high,
+            low=whole.low,
+            high=whole.high,
             # NumPy adds up single images in float32, pairwise; over the images the sums are float64.
-            sums=values.mean(axis=others).sum(axis=0, dtype=np.float64),
-            reduced=self._observer.reduce(batch),
+            sums=tensor.values.mean(axis=others).sum(axis=0, dtype=np.float64),
+            reduced=self._observer.reduce(
+                whole if other is None else _batch(effective(tensor.values, other.values))
+            ),
         )
 
     def add(self, glimpse: _Glimpse) -> None:

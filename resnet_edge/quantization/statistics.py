@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from resnet_edge.graph import Graph
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when the same graph, images and observer give other numbers than before."""
 
 
