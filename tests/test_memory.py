@@ -1,13 +1,17 @@
-"""Giving freed memory back."""
+"""Giving freed memory back, and the search for cycles."""
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from resnet_edge.memory import without_collections
 
 SCRIPT = """
 import sys
@@ -29,3 +33,16 @@ def test_freed_memory_goes_back_to_the_operating_system():
     before, after = (int(size) for size in re.findall(r"VmRSS:\s+(\d+) kB", done.stdout))
     # 131 MB were freed; other C libraries than glibc give them back at once.
     assert after < before - 100_000 or before < 100_000
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_collections_go_on_afterwards_if_they_went_on_before(enabled: bool) -> None:
+    was_enabled = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with suppress(ValueError), without_collections():
+            assert not gc.isenabled()
+            raise ValueError
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

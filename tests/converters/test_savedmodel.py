@@ -219,3 +219,13 @@ def test_tensorflow_is_not_loaded_to_choose_the_format() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout.strip() == b"False"
+
+
+def test_tensorflow_is_loaded_without_keras_which_can_come_later() -> None:
+    script = (
+        "import sys; from resnet_edge.tensorflow_import import tf; print('keras' in sys.modules);"
+        "import keras; print(tf.keras.Sequential is keras.Sequential, keras.backend.backend())"
+    )
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
+    assert done.stdout.split() == [b"False", b"True", b"tensorflow"]
