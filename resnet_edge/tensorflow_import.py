@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from resnet_edge.errors import DependencyMissingError
-from resnet_edge.memory import without_collections
+from resnet_edge.memory import made_to_stay
 from resnet_edge.quiet import without_lines
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _without_keras() -> Iterator[None]:
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 try:
-    with without_lines(_CHATTER), _without_keras(), without_collections():
+    with without_lines(_CHATTER), _without_keras(), made_to_stay():
         import tensorflow as tf
 except ImportError as error:
     raise DependencyMissingError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_edge.memory import without_collections
+from resnet_edge.memory import made_to_stay
 
 SCRIPT = """
 import sys
@@ -36,13 +36,16 @@ def test_freed_memory_goes_back_to_the_operating_system():
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_collections_go_on_afterwards_if_they_went_on_before(enabled: bool) -> None:
+def test_what_is_made_to_stay_is_searched_for_cycles_neither_meanwhile_nor_later(enabled: bool) -> None:
     was_enabled = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
-        with suppress(ValueError), without_collections():
+        with suppress(ValueError), made_to_stay():
             assert not gc.isenabled()
+            made: list[list[object]] = [[] for _ in range(1000)]
             raise ValueError
         assert gc.isenabled() == enabled
+        assert gc.get_freeze_count() >= len(made)
     finally:
+        gc.unfreeze()
         (gc.enable if was_enabled else gc.disable)()
