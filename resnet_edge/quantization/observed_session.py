@@ -9,6 +9,7 @@ import numpy as np
 
 from resnet_edge.converters import ConversionSettings
 from resnet_edge.graph import INPUT_NAME
+from resnet_edge.memory import give_back
 from resnet_edge.temporary import temporary_folder
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class ObservedSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _ERRORS_ONLY
+        # A plan for the memory of inner tensors is a block as large as all of them, beside the outputs.
+        options.enable_mem_pattern = False
         # Between runs, threads that wait in a busy loop would take the processor from those that observe.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._tensors = {node.name: graph.tensor_name(node.name) for node in graph.nodes[1:]}
@@ -63,6 +66,7 @@ class ObservedSession:
             OnnxConverter().convert(graph, path, ConversionSettings(batch=None))
             _add_outputs(path, [name for name in self._tensors.values() if name != graph.output_name])
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        give_back()  # the file's content, which the session has rearranged
 
     def run(self, images: NDArray[np.float32]) -> dict[str, StoredTensor]:
         """Every node's tensor by the node's name, for model inputs (N, height, width, channels)."""
