@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 from resnet_edge import bundle as bundles
@@ -30,14 +32,18 @@ class Plan:
     Attributes:
         recipe: It.
         quantized: The graph, its spec and its integers.
-        spec: The file with the spec.
-        integers: The file with the integers.
+        spec: Name of the file with the spec.
+        spec_sha256: Its digest.
+        integers: Name of the file with the integers.
+        integers_sha256: Its digest.
     """
 
     recipe: Recipe
     quantized: Quantized
-    spec: Path
-    integers: Path
+    spec: str
+    spec_sha256: str
+    integers: str
+    integers_sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +80,14 @@ class QuantizedWriter:
                 raise UsageError(f"the converter for {name!r} cannot write recipe {recipe.name!r}")
         return found
 
+    def load_ahead(self, converters: Mapping[str, QuantizingConverter]) -> None:
+        """Load TensorFlow in the background if it is needed: two seconds in which one core is busy."""
+        if "savedmodel" in converters:
+            # What goes wrong is raised where it is needed.
+            loading = ThreadPoolExecutor(1)
+            loading.submit(import_module, "resnet_edge.tensorflow_import")
+            loading.shutdown(wait=False)
+
     def keep(self, quantized: Quantized, recipe: Recipe, folded: Graph) -> Plan:
         """Write down the spec and the integers that every format is to hold.
 
@@ -90,7 +104,14 @@ class QuantizedWriter:
             bundles.remove(path)
         spec.write_text(quantized.spec.text(), encoding="utf-8")
         save_integers(quantized, folded, integers)
-        return Plan(recipe=recipe, quantized=quantized, spec=spec, integers=integers)
+        return Plan(
+            recipe=recipe,
+            quantized=quantized,
+            spec=spec.name,
+            spec_sha256=bundles.digest(spec),
+            integers=integers.name,
+            integers_sha256=bundles.digest(integers),
+        )
 
     def write(
         self, plan: Plan, converters: Mapping[str, QuantizingConverter], judge: Judge
@@ -147,10 +168,10 @@ class QuantizedWriter:
             size=bundles.size(path),
             sha256=bundles.digest(path),
             parity=parity,
-            spec=plan.spec.name,
-            spec_sha256=bundles.digest(plan.spec),
-            integers=plan.integers.name,
-            integers_sha256=bundles.digest(plan.integers),
+            spec=plan.spec,
+            spec_sha256=plan.spec_sha256,
+            integers=plan.integers,
+            integers_sha256=plan.integers_sha256,
         )
 
     def _settings(self) -> ConversionSettings:

@@ -147,6 +147,8 @@ class Quantizer:
             equalized = (recipe.equalize, recipe.equalize_activations)
             if equalized not in observed:
                 observed[equalized] = self._observe(graph, dataset, recipe)
+            give_back()
+            writer.load_ahead(converters[recipe.name])  # not before: calibration needs the memory
             with self.stages.stage(f"quantize {recipe.name}"):
                 quantized = self._quantized(recipe, observed[equalized])
                 plan = writer.keep(quantized, recipe, graph)
