@@ -26,13 +26,11 @@ from resnet_edge.converters import ConversionSettings
 from resnet_edge.graph.execution import execute
 from resnet_edge.manifest import read_manifest
 from resnet_edge.pipeline import ExportOptions, export
-from resnet_edge.quantization import activation_equalization, calibration, scales
+from resnet_edge.quantization import activation_equalization, calibration, quantize, scales
 from resnet_edge.quantization.equalization import equalize
 from resnet_edge.quantization.input_moments import measure
 from resnet_edge.quantization.observers import OBSERVERS
-from resnet_edge.quantization.quantize import quantize_graph
 from resnet_edge.quantization.recipes import RECIPES
-from resnet_edge.quantization.sensitivity import IMAGES, sensitivities
 from resnet_edge_converters.tflite import TFLiteConverter
 
 if TYPE_CHECKING:
@@ -134,13 +132,14 @@ class Model:
             if not levers.rectified:
                 for module in (calibration, activation_equalization):
                     stack.enter_context(patch.object(module, "rectified_addends", lambda _graph: {}))
+            if not levers.aligned:
+                stack.enter_context(patch.object(quantize, "align_additions", lambda *_: None))
             graph = self._prepared(levers, images)
-            quantized = quantize_graph(
+            quantized = quantize.quantize_graph(
                 graph,
                 recipe,
                 calibration.calibrate(graph, images, observer=levers.observer),
                 moments=measure(graph, images) if levers.learned else None,
-                sensitivity=sensitivities(graph, images[: IMAGES // BATCH]) if levers.aligned else None,
             )
         path = Path(tempfile.mkdtemp()) / "model.tflite"
         TFLiteConverter().convert(quantized.graph, path, ConversionSettings(batch=1), quantized)

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from resnet_edge.data.datasets import Dataset
     from resnet_edge.data.preprocessing import Preprocessing
     from resnet_edge.graph import Graph
@@ -93,13 +90,11 @@ class Observed:
         graph: The folded graph, perhaps equalized.
         statistics: Ranges of its tensors; None without images.
         moments: Means and covariances of its layers' inputs, for learned rounding; None for nearest.
-        sensitivity: Of the logits to noise in its tensors, for additions' scales; None where too costly.
     """
 
     graph: Graph
     statistics: Statistics | None = None
     moments: Mapping[str, InputMoments] | None = None
-    sensitivity: Mapping[str, NDArray[np.float64]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,21 +263,12 @@ class Quantizer:
         if recipe.equalize_activations and small and not self._clustered:
             graph = self._equalize_activations(graph, dataset)
         statistics = self._statistics(graph, dataset)
-        sensitivity = self._sensitivity(graph, dataset) if small else None
         default = "learned" if small and not self._clustered else "nearest"
         if (self.options.rounding or default) == "nearest":
-            return Observed(graph=graph, statistics=statistics, sensitivity=sensitivity)
+            return Observed(graph=graph, statistics=statistics)
         with self.stages.stage("measure the layers' inputs"):
             moments = measure(graph, dataset.batches(0, self.options.samples, 16))
-        return Observed(graph=graph, statistics=statistics, moments=moments, sensitivity=sensitivity)
-
-    def _sensitivity(self, graph: Graph, dataset: Dataset) -> Mapping[str, NDArray[np.float64]]:
-        from resnet_edge.quantization.calibration import images_a_step
-        from resnet_edge.quantization.sensitivity import IMAGES, sensitivities
-
-        with self.stages.stage("see what noise does to the logits"):
-            count = min(self.options.samples, IMAGES)
-            return sensitivities(graph, dataset.batches(0, count, images_a_step(graph)))
+        return Observed(graph=graph, statistics=statistics, moments=moments)
 
     def _equalize_activations(self, graph: Graph, dataset: Dataset) -> Graph:
         from resnet_edge.quantization.activation_equalization import channel_magnitudes, equalize_activations
@@ -303,5 +289,4 @@ class Quantizer:
             overrides=self.options.overrides,
             input_range=(0.0, 255.0) if self.manifest.fold_input else None,
             moments=observed.moments,
-            sensitivity=observed.sensitivity,
         )

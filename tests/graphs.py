@@ -331,7 +331,3 @@ OPERATOR_GRAPHS: dict[str, Graph] = {
     **_networks(),
 }
 """Graphs by name; the output of each is a vector (classes,)."""
-
-_affine = GraphBuilder((6, 5, 3))
-EXECUTABLE_GRAPHS = OPERATOR_GRAPHS | {"affine": _affine.classified(_affine.affine(_affine.image))}
-"""With the operator that only stands between import and passes."""

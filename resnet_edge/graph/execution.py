@@ -40,14 +40,7 @@ from resnet_edge.graph.operators import (
     Subtract,
     Upsample2D,
 )
-from resnet_edge.graph.windows import (
-    cell_counts,
-    convolve,
-    convolve_depthwise,
-    matrix_product,
-    padded,
-    reduce_windows,
-)
+from resnet_edge.graph.windows import convolve, convolve_depthwise, matrix_product, padded, reduce_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -246,8 +239,11 @@ def _max_pool(op: MaxPool2D, x: Tensor, /) -> Tensor:
 
 @_run.register
 def _average_pool(op: AveragePool2D, x: Tensor, /) -> Tensor:
-    sums = reduce_windows(np.add, padded(x, op.padding), size=op.size, strides=op.strides)
-    counts = cell_counts(x.shape[1:3], op.padding, window=op.size, strides=op.strides)
+    ones = np.ones((1, *x.shape[1:3], 1), np.float32)
+    sums, counts = (
+        reduce_windows(np.add, padded(tensor, op.padding), size=op.size, strides=op.strides)
+        for tensor in (x, ones)
+    )
     mean: Tensor = sums / counts
     return mean
 
@@ -274,24 +270,14 @@ def _pad(op: Pad, x: Tensor, /) -> Tensor:
 
 @_run.register
 def _slice(op: Slice, x: Tensor, /) -> Tensor:
-    return x[region(op)]
-
-
-def region(op: Slice) -> tuple[slice, ...]:
-    """What a slice takes of a batch of maps."""
-    return slice(None), *(slice(b, e, s) for b, e, s in zip(op.begin, op.end, op.strides, strict=True))
+    return x[:, *(slice(b, e, s) for b, e, s in zip(op.begin, op.end, op.strides, strict=True))]
 
 
 @_run.register
 def _upsample(op: Upsample2D, x: Tensor, /) -> Tensor:
     for axis, times in zip((1, 2), op.size, strict=True):
-        x = stretched(x, axis, times, bilinear=op.bilinear)
+        x = _interpolated(x, axis, times) if op.bilinear else np.repeat(x, times, axis)
     return x
-
-
-def stretched(x: Tensor, axis: int, times: int, *, bilinear: bool) -> Tensor:
-    """The tensor with ``times`` as many cells along one axis, repeated or interpolated."""
-    return _interpolated(x, axis, times) if bilinear else np.repeat(x, times, axis)
 
 
 def _interpolated(x: Tensor, axis: int, times: int) -> Tensor:

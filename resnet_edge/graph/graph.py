@@ -107,17 +107,14 @@ class Graph:
         return self.shapes[self.output][-1]
 
     @property
-    def logits(self) -> str:
-        """Name of the node that the model's probabilities are made of; the output where it gives none."""
-        node = self.by_name[self.output]
-        ends = (Function.SOFTMAX, Function.SIGMOID)
-        in_probabilities = isinstance(node.op, Elementwise) and node.op.function in ends
-        return node.inputs[0] if in_probabilities else self.output
-
-    @property
     def output_name(self) -> str:
         """The output tensor's name in every format."""
-        return OUTPUT_NAMES[self.logits != self.output]
+        op = self.by_name[self.output].op
+        ends_in_probabilities = isinstance(op, Elementwise) and op.function in (
+            Function.SOFTMAX,
+            Function.SIGMOID,
+        )
+        return OUTPUT_NAMES[ends_in_probabilities]
 
     def tensor_name(self, node: str) -> str:
         """The name that a node's output tensor has in every format: the node's own, but for the output."""

@@ -86,26 +86,13 @@ def convolve_depthwise(
     height = (x.shape[1] - (kh - 1) * dh - 1) // sh + 1
     width = (x.shape[2] - (kw - 1) * dw - 1) // sw + 1
     out = np.zeros((len(x), height, width, *weight.shape[2:]), x.dtype)
-    for i, j, cells in taps((kh, kw), (height, width), strides=strides, dilation=dilation):
-        out += x[cells][..., None] * weight[i, j]
+    for i in range(kh):
+        for j in range(kw):
+            top, left = i * dh, j * dw
+            rows = slice(top, top + (height - 1) * sh + 1, sh)
+            columns = slice(left, left + (width - 1) * sw + 1, sw)
+            out += x[:, rows, columns, :, None] * weight[i, j]
     return out.reshape(len(x), height, width, -1)
-
-
-def taps(
-    kernel: tuple[int, int],
-    positions: tuple[int, int],
-    *,
-    strides: tuple[int, int],
-    dilation: tuple[int, int] = (1, 1),
-) -> Iterator[tuple[int, int, tuple[slice, slice, slice]]]:
-    """The kernel's cells in row-major order: row, column, and where in a map it is at all ``positions``."""
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            rows, columns = (
-                slice(first * apart, first * apart + (count - 1) * stride + 1, stride)
-                for first, apart, count, stride in zip((i, j), dilation, positions, strides, strict=True)
-            )
-            yield i, j, (slice(None), rows, columns)
 
 
 def reduce_windows(
@@ -121,11 +108,3 @@ def reduce_windows(
         span = len(along) - extent + 1
         x = np.moveaxis(reduce(join, (along[i : i + span : stride] for i in range(extent))), 0, axis)
     return x
-
-
-def cell_counts(
-    size: tuple[int, int], padding: Padding, *, window: tuple[int, int], strides: tuple[int, int]
-) -> NDArray[np.float32]:
-    """How many cells under each window are of the map and not of its padding, (1, height, width, 1)."""
-    ones = np.ones((1, *size, 1), np.float32)
-    return reduce_windows(np.add, padded(ones, padding), size=window, strides=strides)

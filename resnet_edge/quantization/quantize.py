@@ -49,7 +49,6 @@ def quantize_graph(
     overrides: Sequence[str] = (),
     input_range: tuple[float, float] | None = None,
     moments: Mapping[str, InputMoments] | None = None,
-    sensitivity: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Quantized:
     """Decide every scale and every integer.
 
@@ -64,9 +63,6 @@ def quantize_graph(
             reach; (0, 255) gives the input scale 1.
         moments: Of the inputs of weighted nodes, by :func:`~resnet_edge.quantization.input_moments.measure`:
             weights are then rounded for these inputs, else each to its nearest integer.
-        sensitivity: Of the logits to noise in each tensor's channels, by
-            :func:`~resnet_edge.quantization.sensitivity.sensitivities`: additions then get one scale where
-            that makes less noise.
 
     Raises:
         UsageError: ``io``, or an override, does not fit.
@@ -96,7 +92,6 @@ def quantize_graph(
         io=io,
         input_range=input_range,
         moments=moments or {},
-        sensitivity=sensitivity or {},
     ).result()
 
 
@@ -142,14 +137,13 @@ class _IntegerQuantization:
         io: IoType,
         input_range: tuple[float, float] | None,
         moments: Mapping[str, InputMoments],
-        sensitivity: Mapping[str, NDArray[np.float64]],
     ) -> None:
         grouping.check_operators(graph, kept)
         if recipe.arithmetic == "int16x8":
             # Observers clip for 8 bits; with 16 there is nothing to gain by clipping.
             statistics = replace(statistics, ranges=statistics.observed)
         self._graph, self._recipe, self._statistics, self._io = graph, recipe, statistics, io
-        self._moments, self._sensitivity = moments, sensitivity
+        self._moments = moments
         self._dtype: ActivationType = "int16" if recipe.arithmetic == "int16x8" else "int8"
         self._integer, self._float = grouping.integer_nodes(graph, kept)
         self._tensors = self._quantized_tensors()
@@ -194,9 +188,8 @@ class _IntegerQuantization:
             integer=self._integer,
             input_range=input_range,
         )
-        if self._sensitivity and self._dtype == "int8":  # with 16 bits, rounding is next to nothing
-            total = {name: float(channels.sum()) for name, channels in self._sensitivity.items()}
-            align_additions(self._graph, self._integer, group_of, total)
+        if self._dtype == "int8":  # with 16 bits, rounding is next to nothing
+            align_additions(self._graph, self._integer, group_of)
         enforce(self._graph, self._integer, group_of, self._natural)
         return tensor_quants(
             self._graph, self._tensors, group_of, self._statistics, self._dtype, integer=self._integer
