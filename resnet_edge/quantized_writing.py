@@ -15,7 +15,7 @@ from resnet_edge.errors import UsageError
 from resnet_edge.manifest import ArtifactRecord, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
     from resnet_edge.graph import Graph
@@ -46,6 +46,16 @@ class Plan:
     integers_sha256: str
 
 
+def load_ahead(formats: Container[str]) -> None:
+    """Load TensorFlow in the background if one of the formats needs it: two seconds of one core."""
+    if "savedmodel" in formats:
+        loading = ThreadPoolExecutor(1)
+        loading.submit(
+            import_module, "resnet_edge.tensorflow_import"
+        )  # an error comes again where it is used
+        loading.shutdown(wait=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class QuantizedWriter:
     """Writes into one bundle in the making.
@@ -69,7 +79,7 @@ class QuantizedWriter:
         asked = [name for name in self.formats if name != "all"]
         present = [artifact.format for artifact in self.manifest.artifacts if artifact.precision == "fp32"]
         found = {}
-        # TensorFlow takes half a gigabyte from its first use on: what can, goes before it.
+        # TensorFlow takes half a gigabyte, and is still being loaded meanwhile: what can, goes before it.
         for name in sorted(asked or dict.fromkeys(present), key=lambda name: name == "savedmodel"):
             if name not in recipe.formats and not asked:
                 continue
@@ -79,14 +89,6 @@ class QuantizedWriter:
             elif asked:
                 raise UsageError(f"the converter for {name!r} cannot write recipe {recipe.name!r}")
         return found
-
-    def load_ahead(self, converters: Mapping[str, QuantizingConverter]) -> None:
-        """Load TensorFlow in the background if it is needed: two seconds in which one core is busy."""
-        if "savedmodel" in converters:
-            # What goes wrong is raised where it is needed.
-            loading = ThreadPoolExecutor(1)
-            loading.submit(import_module, "resnet_edge.tensorflow_import")
-            loading.shutdown(wait=False)
 
     def keep(self, quantized: Quantized, recipe: Recipe, folded: Graph) -> Plan:
         """Write down the spec and the integers that every format is to hold.

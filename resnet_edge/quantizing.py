@@ -11,7 +11,7 @@ from resnet_edge.contents import artifact_contract, full_contract, load_folded, 
 from resnet_edge.errors import DataRejectedError, ModelRejectedError, UsageError
 from resnet_edge.manifest import ArtifactRecord, HeldBackRecord, Manifest
 from resnet_edge.memory import give_back
-from resnet_edge.quantized_writing import QuantizedWriter
+from resnet_edge.quantized_writing import QuantizedWriter, load_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -143,7 +143,7 @@ class Quantizer:
             if equalized not in observed:
                 observed[equalized] = self._observe(graph, dataset, recipe)
             give_back()
-            writer.load_ahead(converters[recipe.name])  # not before: calibration needs the memory
+            load_ahead(converters[recipe.name])  # not before: calibration needs the memory
             with self.stages.stage(f"quantize {recipe.name}"):
                 quantized = self._quantized(recipe, observed[equalized])
                 plan = writer.keep(quantized, recipe, graph)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
 
 from resnet_edge import bundle as bundles
+from resnet_edge import quantized_writing
 from resnet_edge.converters import load_converter
 from resnet_edge.data.preprocessing import Preprocessing
 from resnet_edge.manifest import read_manifest
@@ -49,6 +51,20 @@ def test_several_recipes_share_one_calibration_in_place(bundle, capsys):
             assert record.parity is not None
             assert record.parity.source == "held back"
             assert record.parity.images == 256
+
+
+@pytest.mark.parametrize(
+    ("formats", "loaded"),
+    [(("tflite", "onnx"), []), (("tflite", "savedmodel"), ["resnet_edge.tensorflow_import"])],
+)
+def test_tensorflow_is_loaded_in_the_background_for_a_savedmodel_only(formats, loaded, monkeypatch):
+    found: list[str] = []
+    monkeypatch.setattr(quantized_writing, "import_module", found.append)
+    before = set(threading.enumerate())
+    quantized_writing.load_ahead(formats)
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert found == loaded
 
 
 def test_a_new_bundle_shares_no_file_with_the_old_one(bundle, capsys, tmp_path):
