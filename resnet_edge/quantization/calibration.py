@@ -21,7 +21,7 @@ from resnet_edge.errors import DataRejectedError
 from resnet_edge.graph import INPUT_NAME
 from resnet_edge.quantization.observed_session import ObservedSession
 from resnet_edge.quantization.observers import DEFAULT_OBSERVER, Batch, MinMax, find_observer
-from resnet_edge.quantization.rectified_sums import effective, rectified_addends
+from resnet_edge.quantization.rectified_sums import rectified_addends
 from resnet_edge.quantization.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -153,11 +153,6 @@ class _Glimpse:
     reduced: Reduced
 
 
-def _batch(values: Tensor) -> Batch:
-    axes = tuple(range(1, values.ndim))
-    return Batch(values=values, low=values.min(axis=axes), high=values.max(axis=axes))
-
-
 class _Watch:
     """Everything that is kept about one tensor.
 
@@ -179,7 +174,7 @@ class _Watch:
             tensor: What to look at.
             other: What is added to it in front of a ReLU, where the tensor serves for nothing else.
         """
-        whole = _batch(tensor.values)
+        whole = Batch(values=tensor.values)
         others = tuple(axis for axis in range(1, tensor.values.ndim) if axis != tensor.channel_axis)
         return _Glimpse(
             low=whole.low,
@@ -187,7 +182,7 @@ class _Watch:
             # NumPy adds up single images in float32, pairwise; over the images the sums are float64.
             sums=tensor.values.mean(axis=others).sum(axis=0, dtype=np.float64),
             reduced=self._observer.reduce(
-                whole if other is None else _batch(effective(tensor.values, other.values))
+                whole if other is None else Batch(values=tensor.values, other=other.values)
             ),
         )
 

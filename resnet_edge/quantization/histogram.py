@@ -43,26 +43,26 @@ class Bins:
     counts: Floats
 
 
-def count(tensor: NDArray[np.float32]) -> NDArray[np.int64]:
-    """How many elements of a tensor (N, ...) are in each bin from the floor on: (bins, 2).
+def count(elements: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many elements of a contiguous (M,) are in each bin from the floor on: (bins, 2).
 
     The first column is for positive numbers, the second one for negative; the bins end with the last that has
     some.
     """
-    bits = sampled(tensor).view(np.int32) >> _SHIFT
+    bits = elements.view(np.int32) >> _SHIFT
     magnitude = np.maximum(bits & _MAGNITUDE, _FLOOR) - _FLOOR
     counts = np.bincount(2 * magnitude + (bits < 0))
     return np.pad(counts, (0, len(counts) % 2)).reshape(-1, 2)
 
 
 class Histogram:
-    """The counts of a stream of float32 tensors, whole or a fixed pattern of their elements."""
+    """The counts of a stream of float32 numbers."""
 
     def __init__(self) -> None:
         self._counts = np.zeros((1, 2), np.int64)
 
     def add(self, counts: NDArray[np.int64]) -> None:
-        """Take in what :func:`count` found in a tensor."""
+        """Take in what :func:`count` found."""
         if len(counts) > len(self._counts):
             self._counts, counts = counts.copy(), self._counts
         self._counts[: len(counts)] += counts
@@ -82,7 +82,7 @@ class Histogram:
 
 
 def sampled(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The elements that are counted, one after the other: every k-th one of each image.
+    """The elements of a tensor (N, ...) that are counted, one after the other: every k-th one of each image.
 
     k shares no factor with the number of elements, so that every row, column and channel has its share.
     """

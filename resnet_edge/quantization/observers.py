@@ -8,15 +8,16 @@ does not depend on the number of images, nor the result on how they were batched
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resnet_edge.errors import UsageError
-from resnet_edge.quantization.histogram import Histogram, count
+from resnet_edge.quantization.histogram import Histogram, count, sampled
 from resnet_edge.quantization.range_search import least_divergence, least_error, percentile
+from resnet_edge.quantization.rectified_sums import effective
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,17 +44,36 @@ Reduced: TypeAlias = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
-    """A tensor of some images, with what every observer asks for first.
+    """A tensor of some images; what observers ask for is worked out once, and not before.
 
     Attributes:
         values: float32 (N, ...), finite.
-        low: Smallest value of each image, (N,).
-        high: Largest value of each image, (N,).
+        other: What is added to it in front of a ReLU, if it serves for nothing else: its effective values
+            (see :mod:`.rectified_sums`) are then observed in its place.
     """
 
     values: NDArray[np.float32]
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
+    other: NDArray[np.float32] | None = None
+
+    @cached_property
+    def low(self) -> NDArray[np.float32]:
+        """Smallest value of each image, (N,)."""
+        return np.asarray(self._effective.min(axis=tuple(range(1, self.values.ndim))))
+
+    @cached_property
+    def high(self) -> NDArray[np.float32]:
+        """Largest value of each image, (N,)."""
+        return np.asarray(self._effective.max(axis=tuple(range(1, self.values.ndim))))
+
+    @cached_property
+    def sample(self) -> NDArray[np.float32]:
+        """The elements that histograms count, one after the other."""
+        chosen = sampled(self.values)
+        return chosen if self.other is None else effective(chosen, sampled(self.other))
+
+    @cached_property
+    def _effective(self) -> NDArray[np.float32]:
+        return self.values if self.other is None else effective(self.values, self.other)
 
 
 class Observer(Protocol):
@@ -137,7 +157,7 @@ class Distribution:
 
     def reduce(self, batch: Batch) -> Reduced:
         """Count the batch's values."""
-        return count(batch.values)
+        return count(batch.sample)
 
     def add(self, reduced: Reduced) -> None:
         """Add up the counts."""
