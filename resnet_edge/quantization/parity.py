@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +15,8 @@ from resnet_edge.manifest import ParityRecord
 from resnet_edge.quantization.calibration import images_a_step
 from resnet_edge.quantization.integer import run_integer_nodes
 from resnet_edge.quantization.integer_operators import dequantize
+from resnet_edge.quantization.rectified_sums import rectified_addends
+from resnet_edge.temporary import temporary_folder
 from resnet_edge.verification.metrics import finite_or_none, sqnr_db
 from resnet_edge.verification.proof import probe_images
 
@@ -91,8 +91,8 @@ class Judge:
             stop = min(len(dataset), start + most)
             source = "held back" if behind else "calibration"
             inputs = np.concatenate(list(dataset.batches(start, stop, most)))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "float.onnx"
+        with temporary_folder() as folder:
+            path = folder / "float.onnx"
             converter = load_converter("onnx")
             converter.convert(graph, path, ConversionSettings(batch=None))
             with converter.open(path, threads=usable_cores()) as engine:
@@ -128,13 +128,16 @@ class Judge:
         )
 
     def _worst_layers(self, quantized: Quantized) -> str:
-        """The three tensors with the lowest SQNR in the integer reference."""
+        """The three tensors with the lowest SQNR in the integer reference.
+
+        Addends are left out whose ranges leave out what a ReLU cuts off: their errors show in the sum.
+        """
         images = self.inputs[:_IMAGES_FOR_BLAME]
-        found = []
+        addends, found = rectified_addends(quantized.graph), []
         exact = execute_nodes(quantized.graph, images)
         integer = run_integer_nodes(quantized, images)
         for (node, reference), (_, integers) in zip(exact, integer, strict=True):
             quant = quantized.spec.tensors.get(node.name)
-            if quant is not None:
+            if quant is not None and node.name not in addends:
                 found.append((sqnr_db(reference, dequantize(integers, quant)), node.name))
         return ", ".join(f"{name} ({ratio:.1f} dB)" for ratio, name in sorted(found)[:3]) or "not known"

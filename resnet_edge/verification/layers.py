@@ -11,6 +11,9 @@ Against the reference
     The operator, alone and in the file, against the exact integer reference on the very inputs that it had.
     Quantization has no part in that difference: beyond one step (for real numbers: beyond what their
     precision explains) the operator computes something else.
+
+Where a tensor is added to another in front of a ReLU and serves for nothing else, the first two compare what
+the ReLU lets matter of it: ranges leave out the rest (:mod:`resnet_edge.quantization.rectified_sums`).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from resnet_edge.errors import ResnetEdgeError
 from resnet_edge.graph.execution import execute_operator, stream
 from resnet_edge.graph.operators import Input
 from resnet_edge.quantization.integer_operators import dequantize
+from resnet_edge.quantization.rectified_sums import effective, rectified_addends
 from resnet_edge.temporary import temporary_folder
 from resnet_edge.verification.blame import blame
 from resnet_edge.verification.formats import form_of
@@ -34,7 +38,7 @@ from resnet_edge.verification.operator_check import OperatorCheck, operator_name
 from resnet_edge.verification.tensors import run_exposed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -82,7 +86,7 @@ def compare_layers(
     layers: list[Layer] = []
     with temporary_folder() as folder:
         check = OperatorCheck(quantized=quantized, format=form.format, kernels=kernels)
-        comparison = _Comparison(form, run, check, folder)
+        comparison = _Comparison(form, run, check, folder, rectified_addends(quantized.graph))
 
         def visit(node: Node, inputs: Sequence[Tensor]) -> NDArray[np.float32]:
             exact = execute_operator(node.op, *inputs)
@@ -103,6 +107,7 @@ class _Comparison:
     run: ExposedRun
     check: OperatorCheck
     folder: Path
+    addends: Mapping[str, str]
 
     def layer(self, node: Node, inputs: Sequence[NDArray[np.float32]], exact: NDArray[np.float32]) -> Layer:
         """One node.
@@ -146,9 +151,20 @@ class _Comparison:
         return output, self.check.deviation(node, given, output)
 
     def _db(self, node: Node, exact: NDArray[np.float32], tensor: Tensor) -> float | None:
-        quant = self.form.quantized.spec.tensors.get(node.name)
-        real = tensor if quant is None else dequantize(tensor, quant)
+        if node.name not in self.form.quantized.spec.tensors:
+            return reported_sqnr(exact, tensor)
+        real = self._real(node.name, tensor)
+        other = self.addends.get(node.name)
+        if other is not None and other in self.run.tensors:
+            # The file's own, as the float graph may not have come to it yet; it is the same on both sides.
+            beside = self._real(other, self.run.tensors[other])
+            exact, real = effective(exact, beside), effective(real, beside)
         return reported_sqnr(exact, real)
+
+    def _real(self, name: str, tensor: Tensor) -> NDArray[np.float32]:
+        """A tensor of the file as real numbers."""
+        quant = self.form.quantized.spec.tensors.get(name)
+        return tensor if quant is None else dequantize(tensor, quant)
 
 
 def _verdict(alone: Deviation, in_file: Deviation) -> OperatorVerdict:
