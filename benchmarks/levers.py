@@ -85,9 +85,6 @@ class Model:
             export("resnet8", bundle, ExportOptions(formats=("onnx",), weights="fashion-mnist"))
         else:
             model, options = source(name)
-            weights_of = options.pop("weights_of", None)
-            if weights_of is not None:
-                model.set_weights(weights_of.get_weights())
             export(model, bundle, ExportOptions(formats=("onnx",), **options))
         manifest = read_manifest(bundle)
         self._graph = load_folded(bundle, manifest, load_imported(bundle, manifest))

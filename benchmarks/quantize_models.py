@@ -42,7 +42,9 @@ def source(name: str) -> tuple[Any, dict[str, Any]]:
     if name == "resnet8-logits":
         model = keras.saving.load_model(SHARED / "mlperf_tiny_resnet8.h5", compile=False)
         model.layers[-1].activation = keras.activations.linear
-        return keras.models.clone_model(model), {"preprocess": "raw", "weights_of": model}
+        logits = keras.models.clone_model(model)
+        logits.set_weights(model.get_weights())
+        return logits, {"preprocess": "raw"}
     if name == "resnet20":
         return "resnet20", {"weights": str(SHARED / "cifar10_resnet20.safetensors")}
     from resnet_edge.models.build import build_model
@@ -64,9 +66,6 @@ def write_float(name: str, folder: Path) -> Preprocessing:
     from resnet_edge.pipeline import ExportOptions, export
 
     model, options = source(name)
-    weights_of = options.pop("weights_of", None)
-    if weights_of is not None:
-        model.set_weights(weights_of.get_weights())
     bundle = folder / "bundle"
     export(model, bundle, ExportOptions(formats=("tflite", "onnx", "savedmodel"), **options))
     (onnx_file,) = bundle.glob("*-fp32.onnx")
