@@ -71,7 +71,7 @@ def writing(destination: Path) -> Iterator[Path]:
     Raises:
         ConversionFailedError: The file system refuses (full, read-only, quota).
     """
-    target = destination.absolute()
+    target = destination.resolve()  # of a link, the folder that it leads to: the link stays
     made = _make_parents(target.parent)
     stage = target.parent / f".{target.name}.partial-{secrets.token_hex(4)}"
     try:

@@ -77,6 +77,15 @@ def test_a_new_bundle_shares_no_file_with_the_old_one(bundle, capsys, tmp_path):
     assert bundles.digest(bundle) == before
 
 
+def test_a_bundle_behind_a_link_is_replaced_and_the_link_stays(bundle, capsys, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(bundle, target_is_directory=True)
+    assert run(capsys, "quantize", link, "--recipe", "fp16", "--format", "tflite").code == 0
+    assert link.is_symlink()
+    assert read_manifest(bundle).artifacts[-1].precision == "fp16"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "link"]
+
+
 def test_what_stays_in_a_bundle_is_not_copied(bundle, capsys):
     reference = bundle / "reference.keras"
     before = reference.stat().st_ino
