@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from resnet_edge.errors import DependencyMissingError
@@ -49,8 +49,10 @@ def _without_keras() -> Iterator[None]:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Where it is loaded already, nothing new is made, and what there is belongs to the user's program.
+_staying = nullcontext() if "tensorflow" in sys.modules else made_to_stay()
 try:
-    with without_lines(_CHATTER), _without_keras(), made_to_stay():
+    with without_lines(_CHATTER), _without_keras(), _staying:
         import tensorflow as tf
 except ImportError as error:
     raise DependencyMissingError(

@@ -206,7 +206,7 @@ def test_images_of_another_shape_are_refused(tmp_path: Path) -> None:
 
 def test_missing_tensorflow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
-    monkeypatch.delitem(sys.modules, "resnet_edge.tensorflow_import")
+    monkeypatch.delitem(sys.modules, "resnet_edge.tensorflow_import", raising=False)
     with pytest.raises(DependencyMissingError, match="pip install tensorflow"):
         SavedModelEngine(tmp_path)
 
@@ -230,3 +230,18 @@ def test_tensorflow_is_loaded_without_keras_which_can_come_later() -> None:
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_USE_LEGACY_KERAS": "0"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
     assert done.stdout.split() == [b"False", b"True", b"tensorflow"]
+
+
+@pytest.mark.parametrize(("loaded", "frozen"), [(True, False), (False, True)])
+def test_objects_of_a_program_that_has_tensorflow_are_not_made_to_stay(
+    tmp_path: Path, loaded: bool, frozen: bool
+) -> None:
+    """Its models are full of cycles, and could not be freed any more."""
+    (tmp_path / "tensorflow.py").write_text("")
+    first = "import tensorflow; " if loaded else ""
+    script = (
+        f"import gc, sys; sys.path.insert(0, {str(tmp_path)!r}); {first}"
+        "import resnet_edge.tensorflow_import; print(gc.get_freeze_count() > 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert done.stdout.strip() == str(frozen).encode()
