@@ -15,6 +15,7 @@ from resnet_edge.errors import ConversionFailedError
 
 if TYPE_CHECKING:
     from resnet_edge.pipeline import ExportOptions
+    from resnet_edge.verification.report import Report
 
 
 @click.command("verify", short_help="Say whether exported files may ship, with every number proven.")
@@ -107,10 +108,30 @@ def command(
     for path in reports:
         check_report_path(path)
     wanted = VerifyOptions(command=("resnet-edge", *sys.argv[1:]), **settings)
-    kept = "no report was written; what is cached for the next time is kept"
-    with stopping.keeping(lambda: kept), progress(enabled=not as_json) as stages:
-        report = verify(target, wanted, options, stages)
-    # Shown first: a full disk is not to take the result of an hour's run with it.
+    written: list[str] = []
+
+    def kept() -> str:
+        found = f"written: {', '.join(written)}" if written else "no report was written"
+        return f"{found}; what is cached for the next time is kept"
+
+    with stopping.keeping(kept):
+        with progress(enabled=not as_json) as stages:
+            report = verify(target, wanted, options, stages)
+        # Shown first: a full disk is not to take the result of an hour's run with it.
+        _show(report, as_json=as_json)
+        code = report.exit_code
+        for path in reports:
+            try:
+                write_report(report, path)
+                written.append(str(path))
+            except ConversionFailedError as error:  # said here: the one document of --json is out already
+                click.echo(f"error: {error.render()}", err=True)
+                code = error.exit_code
+    return code
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    """The report on standard output."""
     if as_json:
         from resnet_edge.reports.json_report import render
 
@@ -119,11 +140,3 @@ def command(
         from resnet_edge.reports.verification_terminal import show_report
 
         show_report(report)
-    code = report.exit_code
-    for path in reports:
-        try:
-            write_report(report, path)
-        except ConversionFailedError as error:  # said here: the one document of --json is out already
-            click.echo(f"error: {error.render()}", err=True)
-            code = error.exit_code
-    return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +13,10 @@ from resnet_edge.bundle import writing
 from resnet_edge.finetuning.states import state_file
 from resnet_edge.stages import Stages
 from tests.command_line import run
+from tests.reports.sample import sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Deaf:
@@ -93,6 +98,19 @@ def test_a_stopped_command_says_what_it_keeps(
     result = run(capsys, *command.format(tmp_path, tmp_path).split(), "--json")
     assert (result.code, result.err.strip()) == (code, f"{how}: {kept}")
     assert result.json["error"] == {"what": how, "kept": kept, "exit_code": code}
+
+
+def test_a_stopped_verify_names_the_reports_that_it_has_written(capsys, tmp_path, monkeypatch):
+    def write(_report: object, path: Path) -> None:
+        if path.suffix == ".html":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnet_edge.pipeline.verify", lambda *arguments: sample())
+    monkeypatch.setattr("resnet_edge.reports.writing.write_report", write)
+    first, second = tmp_path / "a.md", tmp_path / "b.html"
+    result = run(capsys, "verify", tmp_path, "--report", first, "--report", second)
+    kept = f"written: {first}; what is cached for the next time is kept"
+    assert result.err.strip() == f"interrupted: {kept}"
 
 
 def test_a_stopped_training_says_that_it_goes_on_if_it_does(capsys, tmp_path, monkeypatch):
