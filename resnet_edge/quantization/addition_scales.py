@@ -53,6 +53,8 @@ def align_additions(graph: Graph, integer: Iterable[str], group_of: Mapping[str,
     The noise of rounding is a twelfth of a step's square; summed up over the tensors that are rounded, it has
     to fall. Of all additions the one that gains most is taken first, and the others are judged anew.
 
+    The image's scale is left alone: it may be that of pixels, which need no rounding.
+
     Args:
         graph: The float graph.
         integer: Names of the nodes computed in integers.
@@ -60,7 +62,14 @@ def align_additions(graph: Graph, integer: Iterable[str], group_of: Mapping[str,
     """
     chosen = set(integer)
     cluster_of = _clusters(graph, chosen, group_of)
-    additions = [node for node in graph.nodes if node.name in chosen and isinstance(node.op, Add)]
+    images = [group_of[name] for name in graph.inputs if name in group_of]
+    additions = [
+        node
+        for node in graph.nodes
+        if node.name in chosen
+        and isinstance(node.op, Add)
+        and not any(group_of[name] is image for name in (*node.inputs, node.name) for image in images)
+    ]
     while additions:
         gains = [_gain(node, cluster_of) for node in additions]
         most = max(gains)

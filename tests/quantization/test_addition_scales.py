@@ -101,6 +101,15 @@ def test_prescribed_scales_stay():
     assert (found["gate"], found["branch"], found["sum"]) == (1.0, 1.0, 1.0)
 
 
+def test_pixels_keep_their_scale():
+    b = GraphBuilder((10, 10, 3))
+    branch = b.conv(b.image, 3, name="branch")
+    graph = b.classified(b.add(Add(activation=RELU), b.image, branch, name="sum"))
+    statistics = stated(graph, {"branch": (-200, 80), "sum": (0, 280)})
+    quantized = quantize_graph(graph, RECIPES["int8"], statistics, io="uint8", input_range=(0, 255))
+    assert quantized.spec.tensors["image"].scale == 1.0
+
+
 def test_groups_move_as_one():
     b = GraphBuilder((10, 10, 3))
     left, right = b.conv(b.image, 2, name="left"), b.conv(b.image, 2, name="right")
