@@ -24,18 +24,16 @@ def give_back() -> None:
 
 
 @contextmanager
-def made_to_stay() -> Iterator[None]:
-    """Keep Python from searching for unreachable cycles among the objects that there are after the block.
+def without_collection() -> Iterator[None]:
+    """Keep Python from searching for unreachable cycles in the block.
 
-    A large import makes hundreds of thousands, and all of them stay to the end. Python would look through
-    them again and again meanwhile, which is a sixth of TensorFlow's import, and in every search that follows:
-    the last one alone, at the exit, takes half a second.
+    A large import makes hundreds of thousands of objects, and all of them stay. Python would look through
+    them again and again meanwhile, which is a sixth of TensorFlow's import.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if was_enabled:
             gc.enable()

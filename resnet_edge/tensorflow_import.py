@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from resnet_edge.errors import DependencyMissingError
-from resnet_edge.memory import made_to_stay
+from resnet_edge.memory import without_collection
 from resnet_edge.quiet import without_lines
 
 if TYPE_CHECKING:
@@ -49,10 +49,8 @@ def _without_keras() -> Iterator[None]:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Where it is loaded already, nothing new is made, and what there is belongs to the user's program.
-_staying = nullcontext() if "tensorflow" in sys.modules else made_to_stay()
 try:
-    with without_lines(_CHATTER), _without_keras(), _staying:
+    with without_lines(_CHATTER), _without_keras(), without_collection():
         import tensorflow as tf
 except ImportError as error:
     raise DependencyMissingError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_edge.memory import made_to_stay
+from resnet_edge.memory import without_collection
 
 SCRIPT = """
 import sys
@@ -36,16 +36,13 @@ def test_freed_memory_goes_back_to_the_operating_system():
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_what_is_made_to_stay_is_searched_for_cycles_neither_meanwhile_nor_later(enabled: bool) -> None:
+def test_cycles_are_searched_for_after_the_block_as_before_it(enabled: bool) -> None:
     was_enabled = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
-        with suppress(ValueError), made_to_stay():
+        with suppress(ValueError), without_collection():
             assert not gc.isenabled()
-            made: list[list[object]] = [[] for _ in range(1000)]
             raise ValueError
         assert gc.isenabled() == enabled
-        assert gc.get_freeze_count() >= len(made)
     finally:
-        gc.unfreeze()
         (gc.enable if was_enabled else gc.disable)()

@@ -232,16 +232,11 @@ def test_tensorflow_is_loaded_without_keras_which_can_come_later() -> None:
     assert done.stdout.split() == [b"False", b"True", b"tensorflow"]
 
 
-@pytest.mark.parametrize(("loaded", "frozen"), [(True, False), (False, True)])
-def test_objects_of_a_program_that_has_tensorflow_are_not_made_to_stay(
-    tmp_path: Path, loaded: bool, frozen: bool
-) -> None:
-    """Its models are full of cycles, and could not be freed any more."""
-    (tmp_path / "tensorflow.py").write_text("")
-    first = "import tensorflow; " if loaded else ""
-    script = (
-        f"import gc, sys; sys.path.insert(0, {str(tmp_path)!r}); {first}"
-        "import resnet_edge.tensorflow_import; print(gc.get_freeze_count() > 1000)"
-    )
+def test_loading_tensorflow_leaves_a_programs_objects_to_its_garbage_collector() -> None:
+    """Models are full of cycles: frozen, they could never be freed."""
+    script = "import gc, resnet_edge.tensorflow_import; print(gc.isenabled(), gc.get_freeze_count())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert done.stdout.strip() == str(frozen).encode()
+    enabled, frozen = done.stdout.split()
+    # Python freezes a few hundred objects of its own at the start.
+    assert enabled == b"True"
+    assert int(frozen) < 1000
