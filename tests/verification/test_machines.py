@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from resnet_edge.graph.operators import Function, GlobalAveragePool
 from resnet_edge.quantization.spec import Quantized, QuantSpec
 from resnet_edge.runners import Machine
+from resnet_edge.verification import machines
 from resnet_edge.verification.machines import Promise, compare_machines, has_half_arithmetic, promised
 from resnet_edge.verification.opening import Place
 from resnet_edge.verification.target import Candidate
+from tests.graph_builder import GraphBuilder
 from tests.graphs import OPERATOR_GRAPHS
 
 GRAPH = OPERATOR_GRAPHS["residual_block"]
@@ -45,6 +48,19 @@ def test_what_is_promised(recipe, kernels, half, tolerance):
     promise = promised(CANDIDATE, made_by(recipe), kernels, half=half)
     assert promise.tolerance == tolerance
     assert promise.reason
+
+
+@pytest.mark.parametrize(
+    ("format_", "kernels", "tolerance"),
+    [("tflite", "xnnpack", 1 / 256), ("tflite", "reference", 0.0), ("onnx", "xnnpack", 0.0)],
+)
+def test_tflites_fast_softmax_may_differ_by_a_step(format_, kernels, tolerance, monkeypatch):
+    monkeypatch.setattr(machines, "_has_signed_activations", lambda _path: False)
+    b = GraphBuilder((4, 4, 3))
+    graph = b.graph(b.function(b.dense(b.add(GlobalAveragePool(), b.image)), Function.SOFTMAX))
+    quantized = replace(made_by("int8"), graph=graph)
+    promise = promised(replace(CANDIDATE, format=format_), quantized, kernels, half=False)
+    assert promise.tolerance == tolerance
 
 
 def test_layers_in_float_void_the_promise():
