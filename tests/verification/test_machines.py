@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -17,9 +17,18 @@ from resnet_edge.verification.machines import Promise, compare_machines, has_hal
 from resnet_edge.verification.opening import Place
 from resnet_edge.verification.target import Candidate
 from tests.graph_builder import GraphBuilder
-from tests.graphs import OPERATOR_GRAPHS
 
-GRAPH = OPERATOR_GRAPHS["residual_block"]
+if TYPE_CHECKING:
+    from resnet_edge.graph import Graph
+
+
+def classifier(function: Function | None = None) -> Graph:
+    b = GraphBuilder((4, 4, 3))
+    logits = b.dense(b.add(GlobalAveragePool(), b.image))
+    return b.graph(logits if function is None else b.function(logits, function))
+
+
+GRAPH = classifier()
 CANDIDATE = Candidate(path=Path("net.tflite"), format="tflite", precision="int8", size=1)
 PLACE = Place(candidate=CANDIDATE, runner="ssh://board")
 HERE = np.array([[0.0, 4.0], [1.0, 0.5]], np.float32)
@@ -56,9 +65,7 @@ def test_what_is_promised(recipe, kernels, half, tolerance):
 )
 def test_tflites_fast_softmax_may_differ_by_a_step(format_, kernels, tolerance, monkeypatch):
     monkeypatch.setattr(machines, "_has_signed_activations", lambda _path: False)
-    b = GraphBuilder((4, 4, 3))
-    graph = b.graph(b.function(b.dense(b.add(GlobalAveragePool(), b.image)), Function.SOFTMAX))
-    quantized = replace(made_by("int8"), graph=graph)
+    quantized = replace(made_by("int8"), graph=classifier(Function.SOFTMAX))
     promise = promised(replace(CANDIDATE, format=format_), quantized, kernels, half=False)
     assert promise.tolerance == tolerance
 
