@@ -50,9 +50,8 @@ def load_ahead(formats: Container[str]) -> None:
     """Load TensorFlow in the background if one of the formats needs it: two seconds of one core."""
     if "savedmodel" in formats:
         loading = ThreadPoolExecutor(1)
-        loading.submit(
-            import_module, "resnet_edge.tensorflow_import"
-        )  # an error comes again where it is used
+        # An error is let go: it comes again where TensorFlow is used.
+        loading.submit(import_module, "resnet_edge.tensorflow_import")
         loading.shutdown(wait=False)
 
 
